@@ -1,0 +1,125 @@
+"""Every error a user of Trygon can meet.
+
+TrygonError
+├── ServeError                        the face of Ray Serve's RayServeException
+│   ├── DeploymentUnavailableError    no replica can take the request: failed, deleted, circuit open
+│   ├── ReplicaUnavailableError       the chosen replica cannot be reached
+│   ├── BackPressureError             a bounded queue is full
+│   └── SerializationError            an argument or result cannot travel between processes
+├── RequestCancelledError             the request was cancelled (also an asyncio.CancelledError's sibling)
+├── ReplicaDiedError                  the replica died while the request was in work
+├── TaskError                         user code raised; a sub-class of the user's own type is made for each
+├── DeployError                       an application could not be deployed (also a RuntimeError)
+└── InstanceError                     no instance, it cannot be started, or it went away (also a RuntimeError)
+
+Errors pickle: every argument reaches ``super().__init__``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackPressureError",
+    "DeployError",
+    "DeploymentUnavailableError",
+    "InstanceError",
+    "ReplicaDiedError",
+    "ReplicaUnavailableError",
+    "RequestCancelledError",
+    "SerializationError",
+    "ServeError",
+    "TaskError",
+    "TrygonError",
+]
+
+
+class TrygonError(Exception):
+    """The root of every error raised by Trygon itself."""
+
+
+class ServeError(TrygonError):
+    """Something asked of the serving layer cannot be done."""
+
+
+class DeploymentUnavailableError(ServeError):
+    """No replica of the deployment can take requests: it failed, was deleted, or never existed."""
+
+
+class ReplicaUnavailableError(ServeError):
+    """The replica that was chosen for the request cannot be reached."""
+
+
+class BackPressureError(ServeError):
+    """The caller's queue for a deployment is full.
+
+    Args:
+        num_queued_requests: Requests waiting in this caller when the request was refused.
+        max_queued_requests: The bound that was reached.
+        status_code: The HTTP status an ingress answers with, 503 or 429.
+        retry_after_s: Seconds to wait before another try, or None if unknown.
+    """
+
+    def __init__(
+        self,
+        num_queued_requests: int = 0,
+        max_queued_requests: int = 0,
+        status_code: int = 503,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(num_queued_requests, max_queued_requests, status_code, retry_after_s)
+        self.num_queued_requests = num_queued_requests
+        self.max_queued_requests = max_queued_requests
+        self.status_code = status_code
+        self.retry_after_s = retry_after_s
+
+    @property
+    def message(self) -> str:
+        """One sentence for logs and HTTP bodies."""
+        return (
+            f"request dropped due to backpressure: {self.num_queued_requests} requests are queued, "
+            f"max_queued_requests is {self.max_queued_requests}"
+        )
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SerializationError(ServeError, TypeError):
+    """An argument or a result cannot be sent to another process."""
+
+
+class RequestCancelledError(TrygonError):
+    """The request was cancelled by its caller, by its client going away, or by its deadline."""
+
+    def __init__(self, request_id: str = "") -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"request {self.request_id} was cancelled" if self.request_id else "request was cancelled"
+
+
+class ReplicaDiedError(TrygonError):
+    """The replica's process ended while the request was in work; the request may have had effects."""
+
+
+class TaskError(TrygonError):
+    """User code in another process raised.
+
+    What a caller catches is a sub-class of this *and* of the type that was raised,
+    so both ``except ValueError`` and ``except TaskError`` work.
+
+    Attributes:
+        cause: The user's exception, or None when it could not travel.
+        remote_traceback: The traceback of the other process, as text.
+    """
+
+    cause: BaseException | None = None
+    remote_traceback: str = ""
+
+
+class DeployError(TrygonError, RuntimeError):
+    """An application could not be deployed; what ran before runs on."""
+
+
+class InstanceError(TrygonError, RuntimeError):
+    """There is no instance to talk to, it could not be started, or it went away."""

@@ -1,0 +1,103 @@
+"""What a user wants: applications, their deployments, and the code they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "ApplicationSpec",
+    "CodeLocation",
+    "DeploymentOptions",
+    "DeploymentSpec",
+    "ResourceRequest",
+]
+
+
+class ResourceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica needs; CPUs are a hint, GPUs and custom resources are held exclusively."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_bytes: float = 0.0
+    accelerator_type: str | None = None
+    resources: dict[str, float] = {}
+
+
+class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The validated options of a deployment; `graph` makes it, everyone else trusts it.
+
+    ``None`` stands for "not given" where Ray Serve makes that difference visible.
+    """
+
+    num_replicas: int = 1
+    max_ongoing_requests: int = 5
+    #: Requests that may wait in each caller; -1 is unbounded.
+    max_queued_requests: int = -1
+    #: Status (503 or 429) and Retry-After seconds of a refusal at the HTTP ingress.
+    backpressure_status_code: int = 503
+    backpressure_retry_after_s: float | None = None
+    #: Any JSON value; given to ``reconfigure`` after the constructor.
+    user_config: Any = None
+    health_check_period_s: float = 10.0
+    health_check_timeout_s: float = 30.0
+    graceful_shutdown_timeout_s: float = 20.0
+    graceful_shutdown_wait_loop_s: float = 2.0
+    max_constructor_retry_count: int = 20
+    resources: ResourceRequest = ResourceRequest()
+    env_vars: dict[str, str] = {}
+    #: None, or the fields of an AutoscalingConfig as JSON values.
+    autoscaling: dict[str, Any] | None = None
+    #: None, or the fields of a LoggingConfig as JSON values.
+    logging: dict[str, Any] | None = None
+    #: None is our default (start first); 0 is Ray Serve's stop-first.
+    max_surge_percent: int | None = None
+    rolling_update_percentage: float = 0.2
+    #: Options that are stored and shown but change nothing yet on one machine, as JSON values.
+    inert: dict[str, Any] = {}
+
+
+class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One callable of an application, scaled on its own."""
+
+    name: str
+    app_name: str
+    #: Pickle of ``(callable, init_args, init_kwargs)``. Opaque: loaded in replicas only.
+    definition: bytes
+    options: DeploymentOptions = DeploymentOptions()
+    #: Names of the deployments of this application that the definition holds handles of.
+    children: tuple[str, ...] = ()
+    #: Where the FastAPI documentation page is, relative to the route prefix, or None.
+    docs_path: str | None = None
+
+
+class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replica finds the modules that the definitions name."""
+
+    #: Put in front of ``sys.path``, in this order.
+    sys_path: tuple[str, ...] = ()
+    working_dir: str | None = None
+    env_vars: dict[str, str] = {}
+
+
+class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Deployments that are deployed together and answer behind one route."""
+
+    name: str = "default"
+    #: Starts with "/" and does not end with it (but "/" itself); None is not served over HTTP.
+    route_prefix: str | None = "/"
+    #: Name of the deployment that takes the application's requests.
+    ingress: str
+    deployments: tuple[DeploymentSpec, ...]
+    code: CodeLocation = CodeLocation()
+    logging: dict[str, Any] | None = None
+    #: Import path the application was built from, for people; empty for objects.
+    import_path: str = ""
+
+    def deployment(self, name: str) -> DeploymentSpec:
+        """Return the deployment called `name`; KeyError if there is none."""
+        for deployment in self.deployments:
+            if deployment.name == name:
+                return deployment
+        raise KeyError(name)

@@ -1,0 +1,42 @@
+"""What an engine needs to start one replica."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trygon.spec.application import CodeLocation, DeploymentOptions
+
+__all__ = ["ReplicaLaunch"]
+
+
+class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica to be: its identity, its code, and where it listens."""
+
+    #: Unique in the instance: "app#deployment#suffix"; the suffix is Ray Serve's replica tag.
+    replica_id: str
+    app_name: str
+    deployment: str
+    #: Application revision this replica belongs to.
+    revision: int
+    #: True for the deployment that takes the application's HTTP requests.
+    is_ingress: bool
+    route_prefix: str | None
+    definition: bytes
+    options: DeploymentOptions
+    code: CodeLocation
+    #: Unix socket path the replica binds (mode 0600) before it reports ready.
+    address: str
+    #: Unix socket path of the controller.
+    controller_address: str
+    #: File that stdout and stderr go to; empty leaves them alone (in-process engine).
+    log_path: str
+    #: 0 <= rank < world_size among the replicas of the deployment.
+    rank: int = 0
+    world_size: int = 1
+    #: CUDA_VISIBLE_DEVICES for this replica; None leaves the variable alone, () hides all GPUs.
+    gpu_ids: tuple[int, ...] | None = None
+
+    @property
+    def replica_tag(self) -> str:
+        """The short unique id that Ray Serve calls replica_tag."""
+        return self.replica_id.rsplit("#", 1)[-1]

@@ -1,0 +1,55 @@
+"""Who takes requests: the complete, versioned table that callers hold."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["ApplicationRoute", "DeploymentTargets", "ReplicaTarget", "RoutingTable"]
+
+
+class ReplicaTarget(msgspec.Struct, frozen=True):
+    """One replica that takes requests."""
+
+    replica_id: str
+    #: Path of the Unix socket it listens on.
+    address: str
+
+
+class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
+    """The replicas of one revision of a deployment, and what its callers must respect."""
+
+    app_name: str
+    name: str
+    revision: int
+    max_ongoing_requests: int
+    max_queued_requests: int = -1
+    backpressure_status_code: int = 503
+    backpressure_retry_after_s: float | None = None
+    #: Ready replicas only, ordered by id.
+    replicas: tuple[ReplicaTarget, ...] = ()
+    #: Why nothing runs (a failed or deleting deployment); empty while requests may wait for a replica.
+    unavailable: str = ""
+
+
+class ApplicationRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """Which deployment and revision serves an application from outside."""
+
+    app_name: str
+    #: None is not served over HTTP.
+    route_prefix: str | None
+    ingress: str
+    #: The revision that new requests from outside go to.
+    revision: int
+
+
+class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a caller needs to send a request without asking anyone.
+
+    Versions grow; a table with a smaller version than the held one is ignored.
+    A caller inside a replica of revision r calls its siblings of revision r
+    while the table lists them, so that a new parent never calls an old child.
+    """
+
+    version: int = 0
+    applications: tuple[ApplicationRoute, ...] = ()
+    deployments: tuple[DeploymentTargets, ...] = ()
