@@ -1,0 +1,66 @@
+"""Heads of request frames: what travels beside the body."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+__all__ = ["CallMeta", "ErrorKind", "HttpMeta"]
+
+
+class HttpMeta(msgspec.Struct, array_like=True, gc=False):
+    """One request from outside, parsed and checked; becomes an ASGI scope in the replica."""
+
+    method: str
+    #: Percent-decoded, the route prefix included.
+    path: str
+    raw_path: bytes
+    query: bytes
+    #: Names in lower case, order kept.
+    headers: list[tuple[bytes, bytes]]
+    request_id: str
+    #: The route prefix without a trailing slash ("" for "/"), the instance's root_path in front.
+    root_path: str = ""
+    #: The application's route prefix as shown in logs and metrics.
+    route: str = "/"
+    http_version: str = "1.1"
+    scheme: str = "http"
+    client: tuple[str, int] | None = None
+    server: tuple[str, int] | None = None
+    is_websocket: bool = False
+    #: Seconds the request may still take when it is sent; 0 is no limit.
+    timeout_s: float = 0.0
+    model_id: str = ""
+    session_id: str = ""
+
+
+class CallMeta(msgspec.Struct, array_like=True, gc=False):
+    """One call through a handle."""
+
+    method: str
+    request_id: str = ""
+    route: str = ""
+    app_name: str = ""
+    model_id: str = ""
+    session_id: str = ""
+    #: Seconds the request may still take when it is sent; 0 is no limit.
+    timeout_s: float = 0.0
+    #: Sizes of the out-of-band buffers that follow the pickle inline, in order.
+    buffers: tuple[int, ...] = ()
+    #: /proc path of a memory file that holds the out-of-band buffers; empty if they are inline.
+    segment: str = ""
+    serialization: str = "pickle"
+    result_serialization: str = "pickle"
+
+
+class ErrorKind(IntEnum):
+    """Why a stream ended without an answer; the `status` field of an ERROR frame."""
+
+    TASK = 1  #: user code raised; the payload is a pickled (exception or None, type name, text, traceback)
+    CANCELLED = 2  #: cancelled by the caller or a deadline
+    NO_SUCH_METHOD = 3  #: payload: text
+    BAD_REQUEST = 4  #: arguments or result cannot be (un)pickled, wrong call form; payload: text
+    TIMEOUT = 5  #: the deadline passed in the replica
+    UNAVAILABLE = 6  #: the deployment cannot serve; payload: text
+    BACKPRESSURE = 7  #: payload: text
