@@ -63,13 +63,14 @@ class FrameFlag(IntEnum):
     EXTERNAL = 16  #: the payload's buffers are in shared memory
     STREAM = 32  #: the caller wants a stream of items
     UPGRADE = 64  #: the response accepts a websocket
+    FREED = 128  #: the replica's slot is free again though bytes are still to come
 
 
 class FrameError(TrygonError):
     """The bytes are not frames of ours; the connection cannot be used any more."""
 
 
-def encode(
+def encode(  # noqa: PLR0913 - a frame's fields
     kind: int,
     stream: int,
     head: bytes = b"",

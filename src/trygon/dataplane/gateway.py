@@ -97,4 +97,7 @@ class Gateway(Protocol):
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:
-        """Send a request; `more` says that body parts follow through `Upstream.send`."""
+        """Send a request; `more` says that body parts follow through `Upstream.send`.
+
+        The sink may hear `on_failure` before this returns: a full queue answers at once.
+        """

@@ -6,6 +6,8 @@ from enum import IntEnum
 
 import msgspec
 
+from trygon.dataplane.payloads import PayloadMeta
+
 __all__ = ["CallMeta", "ErrorKind", "HttpMeta"]
 
 
@@ -46,12 +48,9 @@ class CallMeta(msgspec.Struct, array_like=True, gc=False):
     session_id: str = ""
     #: Seconds the request may still take when it is sent; 0 is no limit.
     timeout_s: float = 0.0
-    #: Sizes of the out-of-band buffers that follow the pickle inline, in order.
-    buffers: tuple[int, ...] = ()
-    #: /proc path of a memory file that holds the out-of-band buffers; empty if they are inline.
-    segment: str = ""
-    serialization: str = "pickle"
-    result_serialization: str = "pickle"
+    #: How the body is laid out; None is a pickle alone.
+    payload: PayloadMeta | None = None
+    result_serialization: str = "cloudpickle"
 
 
 class ErrorKind(IntEnum):
@@ -60,7 +59,7 @@ class ErrorKind(IntEnum):
     TASK = 1  #: user code raised; the payload is a pickled (exception or None, type name, text, traceback)
     CANCELLED = 2  #: cancelled by the caller or a deadline
     NO_SUCH_METHOD = 3  #: payload: text
-    BAD_REQUEST = 4  #: arguments or result cannot be (un)pickled, wrong call form; payload: text
+    BAD_REQUEST = 4  #: arguments or result cannot be (un)pickled; payload: text
     TIMEOUT = 5  #: the deadline passed in the replica
     UNAVAILABLE = 6  #: the deployment cannot serve; payload: text
-    BACKPRESSURE = 7  #: payload: text
+    WRONG_CALL = 7  #: a generator without stream=True, or the other way round; payload: text

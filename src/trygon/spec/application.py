@@ -47,6 +47,8 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_constructor_retry_count: int = 20
     resources: ResourceRequest = ResourceRequest()
     env_vars: dict[str, str] = {}
+    #: This deployment's own working directory (``runtime_env``); None takes the application's.
+    working_dir: str | None = None
     #: None, or the fields of an AutoscalingConfig as JSON values.
     autoscaling: dict[str, Any] | None = None
     #: None, or the fields of a LoggingConfig as JSON values.

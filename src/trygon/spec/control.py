@@ -13,8 +13,10 @@ import msgspec
 
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.routing import RoutingTable
+from trygon.spec.status import ApplicationStatusOverview
 
 __all__ = [
+    "ApplicationChanged",
     "Call",
     "DeleteApplication",
     "DeployApplications",
@@ -27,6 +29,7 @@ __all__ = [
     "ReconfigureDone",
     "ReplicaFailed",
     "ReplicaReady",
+    "ReplicaUnhealthy",
     "Reply",
     "Shutdown",
     "TableApplied",
@@ -44,7 +47,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 # ---- from a peer to the controller
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """First message of a peer; the controller answers with the current table."""
 
     #: "ingress", "replica" or "client".
@@ -54,14 +57,14 @@ class Hello(_Message):
     pid: int = 0
 
 
-class ReplicaReady(_Message):
+class ReplicaReady(_Message, frozen=True):
     """The constructor, the first ``reconfigure`` and the first health check passed, and the socket listens."""
 
     replica_id: str
     pid: int
 
 
-class ReplicaFailed(_Message):
+class ReplicaFailed(_Message, frozen=True):
     """The replica could not start; its process ends by itself after this message."""
 
     replica_id: str
@@ -69,59 +72,72 @@ class ReplicaFailed(_Message):
     error: str
 
 
-class ReconfigureDone(_Message):
+class ReplicaUnhealthy(_Message, frozen=True):
+    """The user's health check failed too often in a row; the replica is replaced."""
+
+    replica_id: str
+    error: str
+
+
+class ReconfigureDone(_Message, frozen=True):
     """`reconfigure` returned (empty error) or raised."""
 
     replica_id: str
     error: str = ""
 
 
-class TableApplied(_Message):
+class TableApplied(_Message, frozen=True):
     """An ingress routes by this version from now on."""
 
     version: int
 
 
-class DeployApplications(_Message):
+class DeployApplications(_Message, frozen=True):
     """Deploy these applications; the value of the reply maps each name to its revision."""
 
     applications: tuple[ApplicationSpec, ...]
+    #: Random; the same call repeated with the same token changes nothing and gets the same answer.
+    token: str = ""
 
 
-class WaitApplications(_Message):
+class WaitApplications(_Message, frozen=True):
     """Reply when every named application is RUNNING at (or past) its revision and served by every ingress.
 
     The reply carries an error (kind "DeployError") as soon as one fails.
+    Until then each change of a named application's status is sent as ApplicationChanged.
     """
 
     revisions: dict[str, int]
 
 
-class DeleteApplication(_Message):
+class DeleteApplication(_Message, frozen=True):
     """Delete an application; unknown names are accepted."""
 
     name: str
 
 
-class WaitDeleted(_Message):
+class WaitDeleted(_Message, frozen=True):
     """Reply when no replica of the application is left."""
 
     name: str
 
 
-class GetStatus(_Message):
+class GetStatus(_Message, frozen=True):
     """The value of the reply is an InstanceStatus as builtins."""
 
 
-class InstanceInfo(_Message):
-    """The value of the reply is a dict: http_host, http_port, pid of the supervisor, log_dir, state_dir."""
+class InstanceInfo(_Message, frozen=True):
+    """The value of the reply is an InstanceRecord as builtins."""
 
 
-class Shutdown(_Message):
-    """Drain and end everything; the link closes when the controller goes."""
+class Shutdown(_Message, frozen=True):
+    """Delete all applications, drain and end everything; the link closes when the controller goes."""
+
+    #: Replicas still busy after this are killed; None lets each deployment's own timeout decide.
+    grace_s: float | None = None
 
 
-class Call(_Message):
+class Call(_Message, frozen=True):
     """A question; exactly one Reply follows."""
 
     seq: int
@@ -139,7 +155,7 @@ class Call(_Message):
 # ---- from the controller to a peer
 
 
-class Reply(_Message):
+class Reply(_Message, frozen=True):
     """The answer to a Call: a value, or an error as (kind, text)."""
 
     seq: int
@@ -149,23 +165,30 @@ class Reply(_Message):
     error: str = ""
 
 
-class TableChanged(_Message):
+class TableChanged(_Message, frozen=True):
     """A newer routing table."""
 
     table: RoutingTable
 
 
-class Reconfigure(_Message):
+class ApplicationChanged(_Message, frozen=True):
+    """To a peer with an open WaitApplications: the application's status as it is now."""
+
+    name: str
+    status: ApplicationStatusOverview
+
+
+class Reconfigure(_Message, frozen=True):
     """To a replica: call ``reconfigure`` with this value."""
 
     user_config: Any
 
 
-class DrainReplica(_Message):
+class DrainReplica(_Message, frozen=True):
     """To a replica: take nothing new, finish what is ongoing within the timeout, then exit with 0."""
 
     timeout_s: float
 
 
-FromPeer = Hello | ReplicaReady | ReplicaFailed | ReconfigureDone | TableApplied | Call
-ToPeer = Reply | TableChanged | Reconfigure | DrainReplica
+FromPeer = Hello | ReplicaReady | ReplicaFailed | ReplicaUnhealthy | ReconfigureDone | TableApplied | Call
+ToPeer = Reply | TableChanged | ApplicationChanged | Reconfigure | DrainReplica

@@ -1,12 +1,14 @@
-"""What an engine needs to start one replica."""
+"""What an engine needs to start one replica, and a supervisor to start one ingress."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
 from trygon.spec.application import CodeLocation, DeploymentOptions
 
-__all__ = ["ReplicaLaunch"]
+__all__ = ["IngressLaunch", "ReplicaLaunch"]
 
 
 class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +37,29 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     world_size: int = 1
     #: CUDA_VISIBLE_DEVICES for this replica; None leaves the variable alone, () hides all GPUs.
     gpu_ids: tuple[int, ...] | None = None
+    #: Deployments of the same application that hold handles of this one; they drain first.
+    parents: tuple[str, ...] = ()
+    #: The application's LoggingConfig as JSON values, or None.
+    app_logging: dict[str, Any] | None = None
 
     @property
     def replica_tag(self) -> str:
         """The short unique id that Ray Serve calls replica_tag."""
         return self.replica_id.rsplit("#", 1)[-1]
+
+
+class IngressLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    """One ingress process to be; it serves until SIGTERM, then finishes what it has and exits with 0."""
+
+    #: 0 <= slot < number of ingress processes; also the peer id of its Hello.
+    slot: int
+    #: Inherited listening TCP socket, non-blocking; the supervisor keeps it open for the slot's successor.
+    listen_fd: int
+    #: Unix socket path of the controller.
+    controller_address: str
+    host: str
+    port: int
+    #: The HTTP options of the instance as JSON values.
+    http_options: dict[str, Any] = {}
+    log_dir: str = ""
+    runtime_dir: str = ""

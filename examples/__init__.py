@@ -1,0 +1,1 @@
+"""Examples of Trygon, one idea a file; `docs/examples.md` lists them."""

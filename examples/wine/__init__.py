@@ -1,0 +1,1 @@
+"""Red wine: train models that tell the good ones, serve each, and let them vote."""

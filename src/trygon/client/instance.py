@@ -1,0 +1,264 @@
+"""A running instance as a program talks to it: plain calls, from any thread, interruptible by Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from trygon.client.instances import choose, new_name
+from trygon.client.launch import Launched, begin_launch
+from trygon.client.link import ControlLink, Notice
+from trygon.client.rundir import RunDir
+from trygon.errors import InstanceError
+from trygon.spec.application import ApplicationSpec
+from trygon.spec.control import (
+    ApplicationChanged,
+    DeleteApplication,
+    DeployApplications,
+    GetStatus,
+    Hello,
+    Shutdown,
+    WaitApplications,
+    WaitDeleted,
+)
+from trygon.spec.instance import InstanceConfig, InstanceRecord
+from trygon.spec.routing import RoutingTable
+from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
+
+__all__ = ["Instance", "Progress", "connect_or_start", "place"]
+
+_T = TypeVar("_T")
+
+#: The controller answers these from memory; longer means that it is being restarted.
+_ANSWER_S = 30.0
+#: Time for the processes to go after the replicas have drained.
+_LAST_STEPS_S = 3.0
+
+Progress = Callable[[str, ApplicationStatusOverview], None]
+
+
+def connect_or_start(
+    config: InstanceConfig, *, name: str | None = None, loop: asyncio.AbstractEventLoop | None = None
+) -> Instance:
+    """Join an instance, or start one.
+
+    Args:
+        config: How to start one if none is found. Its runtime_dir says where to look: beside it.
+            An empty name in it gets a random one, which is put at the end of both its directories.
+        name: The instance to join or to start; None joins the user's single running one.
+        loop: A running loop of another thread for the connection; None makes one.
+
+    Raises:
+        InstanceError: Several run and none is named, or none could be started.
+    """
+    root = Path(config.runtime_dir)
+    record = choose(root, name=name)
+    if record is not None:
+        return Instance(record, loop=loop)
+    config = place(config, name or config.name or new_name())
+    launched = begin_launch(config)
+    try:
+        return Instance(launched.wait_ready(), launched=launched, loop=loop)
+    except BaseException:
+        launched.let_go()
+        raise
+
+
+def place(config: InstanceConfig, name: str) -> InstanceConfig:
+    """Return the configuration of an instance called `name` below the roots that `config` names."""
+    return msgspec.structs.replace(
+        config,
+        name=name,
+        runtime_dir=os.path.join(config.runtime_dir, name),
+        state_dir=os.path.join(config.state_dir, name),
+    )
+
+
+class Instance:
+    """A connection to a running instance.
+
+    Args:
+        record: The instance.
+        launched: Its process, when this program started it.
+        loop: A running loop of another thread; None makes a thread with one.
+    """
+
+    def __init__(
+        self,
+        record: InstanceRecord,
+        *,
+        launched: Launched | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.record = record
+        self.launched = launched
+        #: Called on the loop's thread with each newer routing table.
+        self.on_table: list[Callable[[RoutingTable], None]] = []
+        self._progress: dict[str, list[Progress]] = {}
+        self._gone = threading.Event()
+        self._thread = None if loop is not None else _LoopThread()
+        self.loop = loop if loop is not None else self._thread_loop()
+        self.link = ControlLink(
+            record.controller_address,
+            Hello(role="client", pid=os.getpid()),
+            on_table=self._take_table,
+            on_notice=self._take_notice,
+            on_gone=self._gone.set,
+        )
+        try:
+            self.submit(self.link.open()).result()
+        except BaseException:
+            self._stop_thread()
+            raise
+
+    @property
+    def is_gone(self) -> bool:
+        """True once the instance has ended."""
+        return self._gone.is_set()
+
+    def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        """Run a coroutine on the connection's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def deploy(self, applications: tuple[ApplicationSpec, ...]) -> dict[str, int]:
+        """Deploy applications together; return the revision of each, which is then being started.
+
+        Raises:
+            DeployError: They cannot be deployed; nothing was changed.
+        """
+        answer = self._ask(self.link.call(DeployApplications(applications=applications)))
+        return msgspec.convert(answer, dict[str, int])
+
+    def wait_running(
+        self,
+        revisions: dict[str, int],
+        *,
+        timeout_s: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """Wait until these revisions serve.
+
+        Args:
+            revisions: What `deploy` returned.
+            timeout_s: Give up after this; the deployment goes on.
+            on_progress: Called with (application, status) at each change, on the loop's thread.
+
+        Raises:
+            DeployError: One of them failed.
+            TimeoutError: The time was over.
+        """
+        for name in revisions if on_progress is not None else ():
+            self._progress.setdefault(name, []).append(on_progress)  # type: ignore[arg-type]
+        try:
+            self._ask(self.link.call(WaitApplications(revisions=revisions), timeout_s=timeout_s))
+        finally:
+            for name in revisions if on_progress is not None else ():
+                self._progress[name].remove(on_progress)  # type: ignore[arg-type]
+
+    def delete(self, name: str, *, wait: bool = True, timeout_s: float = 60.0) -> None:
+        """Delete an application and wait until nothing is left of it; unknown names are accepted.
+
+        Raises:
+            TimeoutError: Its replicas were still finishing; the deletion goes on.
+        """
+        self._ask(self.link.call(DeleteApplication(name=name), timeout_s=_ANSWER_S))
+        if wait:
+            self._ask(self.link.call(WaitDeleted(name=name), timeout_s=timeout_s))
+
+    def status(self) -> InstanceStatus:
+        """Return everything that runs."""
+        answer = self._ask(self.link.call(GetStatus(), timeout_s=_ANSWER_S))
+        return msgspec.convert(answer, InstanceStatus)
+
+    def shutdown(self, *, grace_s: float | None = None, timeout_s: float = 30.0) -> None:
+        """Delete all applications and end the instance; nothing is left of it on return.
+
+        Args:
+            grace_s: Replicas still busy after this are killed; None keeps to each deployment's own timeout.
+            timeout_s: After this the end is forced.
+        """
+        with contextlib.suppress(InstanceError, TimeoutError):
+            self._ask(self.link.call(Shutdown(grace_s=grace_s), timeout_s=timeout_s))
+        if not self._wait_ended(_LAST_STEPS_S):
+            # The first asks again, the second forces.
+            for _ in range(2):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.record.pid, signal.SIGTERM)
+            self._wait_ended(_LAST_STEPS_S)
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection; a detached instance runs on, an attached one ends with this program."""
+        if self.loop.is_running():
+            with contextlib.suppress(concurrent.futures.CancelledError):
+                self.submit(self.link.close()).result()
+        self._stop_thread()
+
+    def _ask(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        except BaseException:
+            # Ctrl-C in this thread must also end the call on the loop.
+            future.cancel()
+            raise
+
+    def _wait_ended(self, timeout_s: float) -> bool:
+        if self.launched is not None:
+            return self.launched.wait_ended(timeout_s)
+        step_s = 0.01
+        pause = threading.Event()
+        for _ in range(int(timeout_s / step_s)):
+            if not RunDir.is_alive(Path(self.record.runtime_dir)):
+                return True
+            pause.wait(step_s)
+        return False
+
+    def _take_table(self, table: RoutingTable) -> None:
+        for callback in self.on_table:
+            callback(table)
+
+    def _take_notice(self, notice: Notice) -> None:
+        if isinstance(notice, ApplicationChanged):
+            for callback in list(self._progress.get(notice.name, ())):
+                callback(notice.name, notice.status)
+
+    def _thread_loop(self) -> asyncio.AbstractEventLoop:
+        assert self._thread is not None
+        return self._thread.loop
+
+    def _stop_thread(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+
+
+class _LoopThread:
+    """A daemon thread with an event loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="trygon-client", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()

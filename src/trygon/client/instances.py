@@ -1,0 +1,78 @@
+"""Finds running instances of this user; what dead ones left behind is cleaned away.
+
+The order in which `serve.run` chooses: the instance named by argument, the one named by the environment,
+the user's single running one; else the caller starts its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from pathlib import Path
+
+from trygon.client.rundir import RunDir, read_record
+from trygon.errors import InstanceError
+from trygon.spec.instance import InstanceRecord
+
+__all__ = ["choose", "find", "list_running", "new_name"]
+
+#: An instance that was locked but has no record yet is being started; this is how long that may take.
+_STARTING_S = 5.0
+_STEP_S = 0.01
+
+
+def new_name() -> str:
+    """Return a name for an instance that nobody named."""
+    return f"i-{secrets.token_hex(4)}"
+
+
+def list_running(runtime_root: Path) -> list[InstanceRecord]:
+    """Return the instances that live, by name; directories of dead ones are removed."""
+    records = []
+    try:
+        paths = sorted(path for path in runtime_root.iterdir() if path.is_dir())
+    except OSError:
+        return []
+    for path in paths:
+        record = _look(path)
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def find(runtime_root: Path, name: str) -> InstanceRecord | None:
+    """Return a living instance by name, waiting a moment for one that is being started; None without one."""
+    path = runtime_root / name
+    pause = threading.Event()
+    for _ in range(int(_STARTING_S / _STEP_S)):
+        record = _look(path)
+        if record is not None or not RunDir.is_alive(path):
+            return record
+        pause.wait(_STEP_S)
+    return None
+
+
+def choose(runtime_root: Path, *, name: str | None = None) -> InstanceRecord | None:
+    """Return the instance to join: the named one, or the single running one; None if there is none.
+
+    Raises:
+        InstanceError: Several run and none was named.
+    """
+    if name is not None:
+        return find(runtime_root, name)
+    running = list_running(runtime_root)
+    if len(running) > 1:
+        names = ", ".join(repr(record.name) for record in running)
+        raise InstanceError(f"{len(running)} instances are running: {names}; say which one you mean")
+    return running[0] if running else None
+
+
+def _look(path: Path) -> InstanceRecord | None:
+    """Return the record of a living instance; remove what is left of a dead one."""
+    if RunDir.is_alive(path):
+        return read_record(path)
+    if path.is_dir():
+        left = RunDir.acquire(path)
+        if left is not None:
+            left.remove()
+    return None

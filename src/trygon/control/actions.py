@@ -1,0 +1,63 @@
+"""What is to be done, as the controller's pure core decides; the shell runs these and reports back events."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = [
+    "Action",
+    "CompleteRevision",
+    "DrainReplica",
+    "FailRevision",
+    "ForgetApplication",
+    "KillReplica",
+    "StartReplica",
+]
+
+
+class StartReplica(msgspec.Struct, frozen=True):
+    """Start one replica of a revision; the shell gives it an id and reports ReplicaRequested."""
+
+    app_name: str
+    revision: int
+    deployment: str
+    rank: int
+
+
+class DrainReplica(msgspec.Struct, frozen=True):
+    """Let a replica finish what it has, then end it; ReplicaLeaving, then ReplicaEnded follow."""
+
+    replica_id: str
+    timeout_s: float
+    reason: str
+
+
+class KillReplica(msgspec.Struct, frozen=True):
+    """End a replica now; ReplicaKilled, then ReplicaEnded follow."""
+
+    replica_id: str
+
+
+class CompleteRevision(msgspec.Struct, frozen=True):
+    """Send requests to this revision from now on; RevisionCompleted follows."""
+
+    app_name: str
+    number: int
+
+
+class FailRevision(msgspec.Struct, frozen=True):
+    """Give the wanted revision up; RevisionFailed follows."""
+
+    app_name: str
+    number: int
+    deployment: str
+    error: str
+
+
+class ForgetApplication(msgspec.Struct, frozen=True):
+    """Nothing is left of a deleted application; ApplicationForgotten follows."""
+
+    name: str
+
+
+Action = StartReplica | DrainReplica | KillReplica | CompleteRevision | FailRevision | ForgetApplication

@@ -1,0 +1,519 @@
+"""The controller's shell: folds events into the state, runs what the reconcilers decide, answers calls.
+
+Driven by events only: what the engine and the peers report, what users ask, and the times that plans name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from trygon.clock import Clock
+from trygon.control.actions import (
+    Action,
+    CompleteRevision,
+    DrainReplica,
+    FailRevision,
+    ForgetApplication,
+    KillReplica,
+    StartReplica,
+)
+from trygon.control.admission import admit, notes_for
+from trygon.control.calls import Waiters
+from trygon.control.events import (
+    ApplicationDeleted,
+    ApplicationDeployed,
+    ApplicationForgotten,
+    Event,
+    ReplicaAdopted,
+    ReplicaEnded,
+    ReplicaKilled,
+    ReplicaLeaving,
+    ReplicaReported,
+    ReplicaRequested,
+    ReplicaRunning,
+    ReplicaUnplaced,
+    RevisionCompleted,
+    RevisionFailed,
+    TableServed,
+    Woken,
+)
+from trygon.control.fold import fold
+from trygon.control.launching import Launching
+from trygon.control.reconcile.application import reconcile
+from trygon.control.reconcile.replica import ReplicaPhase
+from trygon.control.reconcile.routing import build_table
+from trygon.control.reconcile.status import application_status
+from trygon.control.server import ControlServer, Peer
+from trygon.control.state import Application, ControllerState, Revision
+from trygon.control.store import Store, WantedApplication, WantedState
+from trygon.engine.base import (
+    Engine,
+    EngineEvent,
+    ReplicaExited,
+    ReplicaStarted,
+    ReplicaUnplaceable,
+    ShutdownBegun,
+)
+from trygon.errors import InstanceError, TrygonError
+from trygon.spec.application import ApplicationSpec
+from trygon.spec.control import (
+    Call,
+    DeleteApplication,
+    DeployApplications,
+    FromPeer,
+    GetStatus,
+    InstanceInfo,
+    ReplicaFailed,
+    ReplicaReady,
+    ReplicaUnhealthy,
+    Shutdown,
+    WaitApplications,
+    WaitDeleted,
+)
+from trygon.spec.control import (
+    DrainReplica as DrainOrder,
+)
+from trygon.spec.instance import InstanceRecord
+from trygon.spec.status import InstanceStatus, ProxyStatus
+
+__all__ = ["Controller"]
+
+#: A replica's last words may still be in its socket when its death is told; then its link ends soon after.
+_LAST_WORDS_S = 0.2
+#: An ingress that does not answer must not hold up a drain for longer; its requests are then rejected
+#: by the draining replica and sent elsewhere.
+_APPLY_S = 1.0
+#: Beyond a drain's own timeout: the ingress processes' time to apply the table, and the replica's way out.
+_DRAIN_SLACK_S = _APPLY_S + 0.5
+
+logger = logging.getLogger("trygon.control")
+
+
+class Controller:
+    """Makes what is follow what is wanted.
+
+    Args:
+        engine: Where replicas run.
+        server: The control link.
+        store: Keeps what users asked for.
+        clock: Tells the time.
+        record: The instance, for those who ask.
+        launching: Makes launches of replicas.
+        num_ingress: Ingress processes that must serve a table before an application counts as running.
+    """
+
+    def __init__(  # noqa: PLR0913 - its parts, put together by the root
+        self,
+        *,
+        engine: Engine,
+        server: ControlServer,
+        store: Store,
+        clock: Clock,
+        record: InstanceRecord,
+        launching: Launching,
+        num_ingress: int,
+    ) -> None:
+        self._engine = engine
+        self._server = server
+        self._store = store
+        self._clock = clock
+        self._record = record
+        self._launching = launching
+        self._num_ingress = num_ingress
+        self.state = ControllerState()
+        #: Set when the state can no longer be trusted; the process must then end and be restarted.
+        self.broken = asyncio.Event()
+        #: Numbers of applications that are gone, so that a new one of the same name goes on counting.
+        self._last_revisions: dict[str, int] = {}
+        self._waiters = Waiters()
+        self._events: deque[Event] = deque()
+        self._running = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._wake_at: dict[str, float] = {}
+        self._shutdown: ShutdownBegun | None = None
+        #: True once the store was emptied for good.
+        self._forgotten = False
+        #: One deploy or delete at a time: each is saved before it is acted on.
+        self._changing = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Exits that wait for the replica's link to end, by replica id.
+        self._exits: dict[str, ReplicaExited] = {}
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Load what is wanted, adopt what runs, and begin."""
+        self._restore(self._store.load())
+        running = await self._engine.connect(self._take_engine_event)
+        for replica in running:
+            self._events.append(
+                ReplicaAdopted(replica.launch, replica.pid, replica.mark or ReplicaPhase.STARTING)
+            )
+        server = self._server
+        server.on_hello = lambda _: self._check_served()
+        server.on_applied = lambda _: self._check_served()
+        server.on_lost = self._peer_lost
+        server.on_call = self._take_call
+        server.on_message = self._take_message
+        self._handle(Woken())
+
+    async def close(self) -> None:
+        """Let go of everything; replicas run on."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._wake is not None:
+            self._wake.cancel()
+        await self._server.close()
+        await self._engine.close()
+
+    def _restore(self, wanted: WantedState) -> None:
+        self._last_revisions = dict(wanted.last_revisions)
+        for kept in wanted.applications:
+            application = Application(kept.name)
+            application.target = kept.target
+            serving, target = kept.serving, kept.target
+            application.serving = (
+                target if serving and target and serving.number == target.number else serving
+            )
+            application.failure = kept.failure
+            application.failed_deployment = kept.failed_deployment
+            application.deleting = kept.deleting
+            application.last_revision = kept.last_revision
+            self.state.applications[kept.name] = application
+
+    # ---- the loop: events in, actions out
+
+    def _handle(self, *events: Event) -> None:
+        """Fold events and whatever follows from them; actions may add events, which are folded in turn."""
+        self._events.extend(events)
+        if self._running:
+            return
+        self._running = True
+        touched: set[str] = set()
+        try:
+            while self._events or touched:
+                while self._events:
+                    touched |= fold(self.state, self._events.popleft(), self._clock.monotonic())
+                application = self.state.applications.get(touched.pop()) if touched else None
+                if application is not None:
+                    self._reconcile(application)
+            self._publish()
+            self._schedule()
+            self._waiters.look(self.state)
+            self._end_if_drained()
+        except Exception:
+            # A state that may be half changed must not decide anything; a fresh controller adopts what runs.
+            self.broken.set()
+            raise
+        finally:
+            self._running = False
+
+    def _reconcile(self, application: Application) -> None:
+        grace_s = self._shutdown.grace_s if self._shutdown is not None else None
+        plan = reconcile(application, self._clock.monotonic(), longest_drain_s=grace_s)
+        if plan.wake_at is None:
+            self._wake_at.pop(application.name, None)
+        else:
+            self._wake_at[application.name] = plan.wake_at
+        for action in plan.actions:
+            self._run(application, action)
+
+    def _run(self, application: Application, action: Action) -> None:
+        now = self._clock.monotonic()
+        match action:
+            case StartReplica():
+                launch = self._launching.launch(application, action)
+                self._events.append(ReplicaRequested(launch))
+                self._engine.start(launch)
+            case DrainReplica():
+                deadline = now + (action.timeout_s + _DRAIN_SLACK_S if action.timeout_s else 0.0)
+                self._engine.mark(action.replica_id, ReplicaPhase.DRAINING)
+                self._events.append(ReplicaLeaving(action.replica_id, deadline, action.reason))
+                if action.timeout_s:
+                    self._spawn(self._drain(action))
+            case KillReplica():
+                self._engine.stop(action.replica_id, force=True)
+                self._events.append(ReplicaKilled(action.replica_id))
+            case CompleteRevision():
+                logger.info(
+                    "revision complete", extra={"application": action.app_name, "revision": action.number}
+                )
+                self._events.append(RevisionCompleted(action.app_name, action.number))
+                self._spawn(self._save())
+            case FailRevision():
+                logger.error(
+                    "revision %d of application %r failed: %s", action.number, action.app_name, action.error
+                )
+                self._events.append(
+                    RevisionFailed(action.app_name, action.number, action.deployment, action.error)
+                )
+                self._spawn(self._save())
+            case ForgetApplication():
+                self._last_revisions[action.name] = application.last_revision
+                self._wake_at.pop(action.name, None)
+                self._events.append(ApplicationForgotten(action.name))
+                self._spawn(self._save())
+
+    async def _drain(self, action: DrainReplica) -> None:
+        """Tell a replica to go once no ingress sends it anything new."""
+        version = self._server.table.version
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(_APPLY_S, action.timeout_s)
+        while self._served_version() < version and loop.time() < until:
+            await self._waiters.applied(until - loop.time())
+        peer = self._server.replica(action.replica_id)
+        if peer is not None:
+            peer.send(DrainOrder(timeout_s=action.timeout_s))
+        else:
+            # Its loop may be blocked or its link just broken; a signal reaches it all the same.
+            self._engine.stop(action.replica_id, force=False)
+
+    def _publish(self) -> None:
+        current = self._server.table
+        table = build_table(self.state, current.version)
+        if table == current and current.version > 0:
+            return
+        # Milliseconds since the machine started: larger than any version of the controller before this one.
+        version = max(current.version + 1, int(self._clock.monotonic() * 1000))
+        self._server.publish(msgspec.structs.replace(table, version=version))
+        for application in self.state.applications.values():
+            if application.serving is not None and not application.routed_version:
+                application.routed_version = version
+        self._check_served()
+
+    def _served_version(self) -> int:
+        """Return the newest version that every ingress routes by."""
+        if self._shutdown is not None or self._num_ingress == 0:
+            return self._server.table.version
+        applied = {
+            peer.hello.peer_id: peer.applied_version
+            for peer in self._server.of_role("ingress")
+            if peer.hello is not None
+        }
+        return min(applied.values()) if len(applied) >= self._num_ingress else 0
+
+    def _check_served(self) -> None:
+        self._waiters.tell_applied()
+        version = self._served_version()
+        if version:
+            fold(self.state, TableServed(version), self._clock.monotonic())
+            self._waiters.look(self.state)
+
+    def _schedule(self) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if self._wake_at:
+            delay = max(0.0, min(self._wake_at.values()) - self._clock.monotonic())
+            self._wake = asyncio.get_running_loop().call_later(delay, self._handle, Woken())
+
+    # ---- what the engine and the replicas report
+
+    def _take_engine_event(self, event: EngineEvent) -> None:
+        match event:
+            case ReplicaStarted():
+                self._handle(ReplicaRunning(event.replica_id, event.pid))
+            case ReplicaUnplaceable():
+                self._handle(ReplicaUnplaced(event.replica_id, event.reason))
+            case ReplicaExited():
+                self._take_exit(event)
+            case ShutdownBegun():
+                self._begin_shutdown(event)
+
+    def _take_exit(self, event: ReplicaExited) -> None:
+        application = self.state.owner(event.replica_id)
+        if application is None:
+            return
+        replica = application.replicas[event.replica_id]
+        if replica.phase is not ReplicaPhase.STARTING:
+            self._handle(ReplicaEnded(event.replica_id, event.reason))
+            return
+        # It may have said why on its link, which is read after the news of its death.
+        self._exits[event.replica_id] = event
+        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._finish_exit, event.replica_id)
+
+    def _finish_exit(self, replica_id: str) -> None:
+        event = self._exits.pop(replica_id, None)
+        application = self.state.owner(replica_id)
+        if event is None or application is None:
+            return
+        launch = application.replicas[replica_id].launch
+        self._handle(ReplicaEnded(replica_id, self._launching.explain_exit(launch, event.reason)))
+
+    def _peer_lost(self, peer: Peer) -> None:
+        hello = peer.hello
+        if hello is not None and hello.role == "replica":
+            self._finish_exit(hello.peer_id)
+        self._waiters.forget(peer)
+
+    def _take_message(self, peer: Peer, message: FromPeer) -> None:
+        match message:
+            case ReplicaReady():
+                self._engine.mark(message.replica_id, ReplicaPhase.READY)
+                self._handle(ReplicaReported(message.replica_id))
+            case ReplicaFailed() | ReplicaUnhealthy():
+                self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
+            case _:
+                logger.debug("message without effect", extra={"kind": type(message).__name__})
+
+    # ---- what users ask
+
+    def _take_call(self, peer: Peer, call: Call) -> None:
+        self._spawn(self._answer(peer, call))
+
+    async def _answer(self, peer: Peer, call: Call) -> None:
+        request = call.request
+        try:
+            match request:
+                case DeployApplications():
+                    peer.reply(call.seq, await self._deploy(request))
+                case WaitApplications():
+                    self._waiters.add_running(peer, call.seq, request.revisions)
+                    self._waiters.look(self.state)
+                case DeleteApplication():
+                    await self._delete(request.name)
+                    peer.reply(call.seq)
+                case WaitDeleted():
+                    self._waiters.add_deleted(peer, call.seq, request.name)
+                    self._waiters.look(self.state)
+                case GetStatus():
+                    peer.reply(call.seq, msgspec.to_builtins(self.status()))
+                case InstanceInfo():
+                    peer.reply(call.seq, msgspec.to_builtins(self._record))
+                case Shutdown():
+                    self._waiters.add_shutdown(peer, call.seq)
+                    await self._forget_all()
+                    self._engine.begin_shutdown(request.grace_s)
+        except TrygonError as error:
+            peer.refuse(call.seq, error)
+        except Exception as error:
+            # The boundary of a call: the caller must hear of it, and the controller goes on.
+            logger.exception("a call failed")
+            peer.refuse(call.seq, InstanceError(f"the controller failed: {error!r}; see its log"))
+
+    async def _deploy(self, request: DeployApplications) -> dict[str, int]:
+        async with self._changing:
+            if self._shutdown is not None:
+                raise InstanceError("the instance is shutting down; start a new one")
+            repeated = self._repeated(request)
+            if repeated is not None:
+                return repeated
+            resources = self._engine.resources()
+            admit(request.applications, self.state.applications, resources, self._engine.capabilities)
+            revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
+            await self._save(deployed=revisions)
+            self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
+            return {name: revision.number for name, revision in revisions.items()}
+
+    def _repeated(self, request: DeployApplications) -> dict[str, int] | None:
+        """Return the answer given before to the same call, sent again after a controller's death."""
+        if not request.token:
+            return None
+        numbers = {}
+        for spec in request.applications:
+            application = self.state.applications.get(spec.name)
+            target = application.target if application is not None else None
+            if target is None or target.token != request.token:
+                return None
+            numbers[spec.name] = target.number
+        return numbers or None
+
+    def _next_revision(self, spec: ApplicationSpec, token: str) -> Revision:
+        application = self.state.applications.get(spec.name)
+        last = (
+            application.last_revision if application is not None else self._last_revisions.get(spec.name, 0)
+        )
+        return Revision(
+            number=last + 1,
+            spec=spec,
+            deployed_wall_s=self._clock.wall(),
+            token=token,
+            notes=notes_for(spec, self._engine.resources()),
+        )
+
+    async def _delete(self, name: str) -> None:
+        async with self._changing:
+            if name not in self.state.applications:
+                return
+            await self._save(deleted=name)
+            self._handle(ApplicationDeleted(name))
+
+    def status(self) -> InstanceStatus:
+        """Return everything that runs."""
+        proxies = {str(slot): ProxyStatus.STARTING for slot in range(self._num_ingress)}
+        for peer in self._server.of_role("ingress"):
+            if peer.hello is not None:
+                proxies[peer.hello.peer_id] = (
+                    ProxyStatus.HEALTHY if peer.applied_version else ProxyStatus.STARTING
+                )
+        return InstanceStatus(
+            proxies=proxies,
+            applications={
+                name: application_status(application) for name, application in self.state.applications.items()
+            },
+        )
+
+    # ---- keeping what was asked for
+
+    async def _save(self, *, deployed: dict[str, Revision] | None = None, deleted: str = "") -> None:
+        """Save the state as it will be after this change; one writer at a time, each with the newest."""
+        async with self._saving:
+            if self._shutdown is not None or self._forgotten:
+                return
+            wanted = self._wanted(deployed or {}, deleted)
+            await asyncio.to_thread(self._store.save, wanted)
+
+    async def _forget_all(self) -> None:
+        """Forget what was asked for, so that the next start of this instance is empty."""
+        self._forgotten = True
+        async with self._saving:
+            await asyncio.to_thread(self._store.clear)
+
+    def _wanted(self, deployed: dict[str, Revision], deleted: str) -> WantedState:
+        kept = []
+        for name in self.state.applications.keys() | deployed.keys():
+            application = self.state.applications.get(name) or Application(name)
+            revision = deployed.get(name)
+            gone = name == deleted
+            kept.append(
+                WantedApplication(
+                    name=name,
+                    target=None if gone else revision or application.target,
+                    serving=None if gone else application.serving,
+                    failure="" if gone or revision else application.failure,
+                    failed_deployment="" if gone or revision else application.failed_deployment,
+                    deleting=gone or (application.deleting and revision is None),
+                    last_revision=revision.number if revision else application.last_revision,
+                )
+            )
+        return WantedState(applications=tuple(kept), last_revisions=dict(self._last_revisions))
+
+    # ---- the end
+
+    def _begin_shutdown(self, event: ShutdownBegun) -> None:
+        if self._shutdown is not None:
+            return
+        self._shutdown = event
+        names = list(self.state.applications)
+        self._handle(*(ApplicationDeleted(name) for name in names))
+
+    def _end_if_drained(self) -> None:
+        if self._shutdown is not None and not self.state.applications:
+            self._waiters.end()
+            self._engine.end()
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish_task)
+
+    def _finish_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the controller failed", exc_info=task.exception())

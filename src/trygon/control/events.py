@@ -1,0 +1,148 @@
+"""What has happened, as the controller's pure core is told; every action ends in one of these."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trygon.control.state import Revision
+from trygon.spec.launch import ReplicaLaunch
+
+__all__ = [
+    "ApplicationDeleted",
+    "ApplicationDeployed",
+    "ApplicationForgotten",
+    "Event",
+    "ReplicaAdopted",
+    "ReplicaEnded",
+    "ReplicaKilled",
+    "ReplicaLeaving",
+    "ReplicaReported",
+    "ReplicaRequested",
+    "ReplicaRunning",
+    "ReplicaUnplaced",
+    "RevisionCompleted",
+    "RevisionFailed",
+    "TableServed",
+    "Woken",
+]
+
+
+class ApplicationDeployed(msgspec.Struct, frozen=True):
+    """A new revision of an application is wanted."""
+
+    name: str
+    revision: Revision
+
+
+class ApplicationDeleted(msgspec.Struct, frozen=True):
+    """An application is no longer wanted."""
+
+    name: str
+
+
+class ReplicaRequested(msgspec.Struct, frozen=True):
+    """The engine was asked to start this replica."""
+
+    launch: ReplicaLaunch
+
+
+class ReplicaAdopted(msgspec.Struct, frozen=True):
+    """A restarted controller found this replica running, last known as `phase`."""
+
+    launch: ReplicaLaunch
+    pid: int
+    phase: str
+
+
+class ReplicaRunning(msgspec.Struct, frozen=True):
+    """The replica's process runs; its code is being loaded."""
+
+    replica_id: str
+    pid: int
+
+
+class ReplicaReported(msgspec.Struct, frozen=True):
+    """The replica said how it is: ready, or broken with the user's traceback."""
+
+    replica_id: str
+    #: Empty when it is ready.
+    error: str = ""
+
+
+class ReplicaUnplaced(msgspec.Struct, frozen=True):
+    """The replica was not started; what it needs is held by others."""
+
+    replica_id: str
+    reason: str
+
+
+class ReplicaEnded(msgspec.Struct, frozen=True):
+    """Nothing is left of the replica."""
+
+    replica_id: str
+    reason: str
+
+
+class ReplicaLeaving(msgspec.Struct, frozen=True):
+    """The replica was told to finish and go; after `deadline` it is killed."""
+
+    replica_id: str
+    deadline: float
+    reason: str = ""
+
+
+class ReplicaKilled(msgspec.Struct, frozen=True):
+    """The engine was told to end the replica."""
+
+    replica_id: str
+
+
+class RevisionCompleted(msgspec.Struct, frozen=True):
+    """Every replica of the wanted revision was ready at once; requests go to it from now on."""
+
+    app_name: str
+    number: int
+
+
+class RevisionFailed(msgspec.Struct, frozen=True):
+    """The wanted revision was given up; what served before serves on."""
+
+    app_name: str
+    number: int
+    deployment: str
+    error: str
+
+
+class ApplicationForgotten(msgspec.Struct, frozen=True):
+    """Nothing is left of a deleted application."""
+
+    name: str
+
+
+class TableServed(msgspec.Struct, frozen=True):
+    """Every ingress routes by this version of the routing table, or a later one."""
+
+    version: int
+
+
+class Woken(msgspec.Struct, frozen=True):
+    """A time that a plan asked for has come."""
+
+
+Event = (
+    ApplicationDeployed
+    | ApplicationDeleted
+    | ReplicaRequested
+    | ReplicaAdopted
+    | ReplicaRunning
+    | ReplicaReported
+    | ReplicaUnplaced
+    | ReplicaEnded
+    | ReplicaLeaving
+    | ReplicaKilled
+    | RevisionCompleted
+    | RevisionFailed
+    | ApplicationForgotten
+    | TableServed
+    | Woken
+)

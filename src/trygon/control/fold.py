@@ -1,0 +1,242 @@
+"""Folds events into the controller's state: the only place that changes it. Pure but for that state."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trygon.control.events import (
+    ApplicationDeleted,
+    ApplicationDeployed,
+    ApplicationForgotten,
+    Event,
+    ReplicaAdopted,
+    ReplicaEnded,
+    ReplicaKilled,
+    ReplicaLeaving,
+    ReplicaReported,
+    ReplicaRequested,
+    ReplicaRunning,
+    ReplicaUnplaced,
+    RevisionCompleted,
+    RevisionFailed,
+    TableServed,
+    Woken,
+)
+from trygon.control.reconcile.deployment import after_crash, after_failed_start, after_ready
+from trygon.control.reconcile.replica import InvalidTransition, ReplicaEventKind, ReplicaPhase, next_phase
+from trygon.control.state import Application, ControllerState, Replica
+from trygon.spec.launch import ReplicaLaunch
+
+__all__ = ["fold"]
+
+#: A replica that said it is broken ends by itself; after this it is helped.
+_FAILED_GRACE_S = 5.0
+
+
+def fold(state: ControllerState, event: Event, now: float) -> set[str]:
+    """Change `state` by `event`; return the names of the applications that must be reconciled.
+
+    Events about replicas that are not known (any more) change nothing.
+    """
+    match event:
+        case Woken():
+            return set(state.applications)
+        case TableServed():
+            return _table_served(state, event.version)
+        case ApplicationDeployed() | ApplicationDeleted() | ApplicationForgotten():
+            return _fold_application(state, event, now)
+        case RevisionCompleted() | RevisionFailed():
+            return _fold_revision(state, event, now)
+        case ReplicaRequested() | ReplicaAdopted():
+            return _add_replica(state, event, now)
+        case _:
+            return _fold_replica(state, event, now)
+
+
+def _fold_application(
+    state: ControllerState,
+    event: ApplicationDeployed | ApplicationDeleted | ApplicationForgotten,
+    now: float,
+) -> set[str]:
+    name = event.name
+    if isinstance(event, ApplicationForgotten):
+        state.applications.pop(name, None)
+        return set()
+    if isinstance(event, ApplicationDeleted):
+        application = state.applications.get(name)
+        if application is None:
+            return set()
+        for deployment in {r.launch.deployment for r in application.replicas.values()}:
+            application.note(now, deployment, "the application is deleted")
+        application.deleting = True
+        application.target = application.serving = None
+        application.failure = application.failed_deployment = ""
+        application.served = False
+        return {name}
+    application = state.applications.setdefault(name, Application(name))
+    application.deleting = False
+    application.target = event.revision
+    application.last_revision = max(application.last_revision, event.revision.number)
+    application.failure = application.failed_deployment = ""
+    kept = {event.revision.number} | ({application.serving.number} if application.serving else set())
+    application.records = {key: r for key, r in application.records.items() if key[1] in kept}
+    for spec in event.revision.spec.deployments:
+        application.note(now, spec.name, f"revision {event.revision.number} is wanted")
+    return {name}
+
+
+def _fold_revision(state: ControllerState, event: RevisionCompleted | RevisionFailed, now: float) -> set[str]:
+    application = state.applications.get(event.app_name)
+    target = application.target if application is not None else None
+    if application is None or target is None or target.number != event.number:
+        return set()
+    if isinstance(event, RevisionFailed):
+        application.failure = event.error
+        application.failed_deployment = event.deployment
+        application.note(now, event.deployment, f"revision {event.number} is given up: {event.error}")
+    else:
+        application.serving = target
+        application.routed_version = 0
+        application.served = False
+        for spec in target.spec.deployments:
+            application.note(now, spec.name, f"revision {event.number} is complete and takes requests")
+    return {event.app_name}
+
+
+def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopted, now: float) -> set[str]:
+    launch = msgspec.structs.replace(event.launch, definition=b"")
+    application = state.applications.get(launch.app_name)
+    if application is None:
+        # An adopted replica of something nobody wants: file it, so that it is drained.
+        application = Application(launch.app_name)
+        application.deleting = True
+        state.applications[launch.app_name] = application
+    phase, pid = ReplicaPhase.STARTING, 0
+    if isinstance(event, ReplicaAdopted):
+        phase, pid = ReplicaPhase(event.phase), event.pid
+    leaving = phase in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED)
+    application.replicas[launch.replica_id] = Replica(
+        launch=launch,
+        phase=phase,
+        since=now,
+        started_at=now,
+        pid=pid,
+        deadline=now + launch.options.graceful_shutdown_timeout_s if leaving else None,
+    )
+    verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
+    application.note(now, launch.deployment, f"replica {launch.replica_id} {verb}")
+    return {launch.app_name}
+
+
+def _fold_replica(
+    state: ControllerState,
+    event: ReplicaRunning | ReplicaReported | ReplicaUnplaced | ReplicaEnded | ReplicaLeaving | ReplicaKilled,
+    now: float,
+) -> set[str]:
+    application = state.owner(event.replica_id)
+    if application is None:
+        return set()
+    replica = application.replicas[event.replica_id]
+    match event:
+        case ReplicaRunning():
+            application.replicas[event.replica_id] = msgspec.structs.replace(replica, pid=event.pid)
+            return set()
+        case ReplicaKilled():
+            application.replicas[event.replica_id] = msgspec.structs.replace(replica, deadline=None)
+            return set()
+        case ReplicaReported() if not event.error:
+            _step(application, replica, ReplicaEventKind.REPORTED_READY, now)
+        case ReplicaReported():
+            _step(
+                application,
+                replica,
+                ReplicaEventKind.REPORTED_BROKEN,
+                now,
+                reason=event.error,
+                deadline=now + _FAILED_GRACE_S,
+            )
+        case ReplicaLeaving():
+            _step(
+                application,
+                replica,
+                ReplicaEventKind.TOLD_TO_LEAVE,
+                now,
+                reason=event.reason,
+                deadline=event.deadline,
+            )
+        case ReplicaUnplaced():
+            _step(application, replica, ReplicaEventKind.UNPLACED, now, reason=event.reason)
+        case ReplicaEnded():
+            _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
+            return {application.name} | _unblock(state)
+    return {application.name}
+
+
+def _step(
+    application: Application,
+    replica: Replica,
+    kind: ReplicaEventKind,
+    now: float,
+    *,
+    reason: str = "",
+    deadline: float | None = None,
+) -> None:
+    try:
+        phase = next_phase(replica.phase, kind)
+    except InvalidTransition as error:
+        story = "; ".join(text for _, text in application.log.get(replica.launch.deployment, ()))
+        raise InvalidTransition(f"{error}: {replica.replica_id}: {story}") from None
+    if phase is replica.phase:
+        return
+    _keep_record(application, replica, phase, kind, now, reason)
+    if phase is ReplicaPhase.STOPPED:
+        del application.replicas[replica.replica_id]
+    else:
+        application.replicas[replica.replica_id] = msgspec.structs.replace(
+            replica, phase=phase, since=now, deadline=deadline, reason=reason
+        )
+    text = f"replica {replica.replica_id}: {replica.phase} -> {phase}"
+    application.note(now, replica.launch.deployment, f"{text} ({reason.strip()})" if reason else text)
+
+
+def _keep_record(
+    application: Application,
+    replica: Replica,
+    phase: ReplicaPhase,
+    kind: ReplicaEventKind,
+    now: float,
+    reason: str,
+) -> None:
+    """Remember how starting went, which decides on retries."""
+    launch: ReplicaLaunch = replica.launch
+    record = application.record(launch.deployment, launch.revision)
+    match replica.phase, kind:
+        case ReplicaPhase.STARTING, ReplicaEventKind.REPORTED_READY:
+            record = after_ready(record)
+        case ReplicaPhase.STARTING, ReplicaEventKind.UNPLACED:
+            record = msgspec.structs.replace(record, blocked=reason)
+        case ReplicaPhase.STARTING, ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED:
+            record = after_failed_start(record, reason, now)
+        case ReplicaPhase.READY, ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED:
+            record = after_crash(record, reason, now, lived_s=now - replica.since)
+        case _:
+            return
+    application.records[launch.deployment, launch.revision] = record
+
+
+def _unblock(state: ControllerState) -> set[str]:
+    """Something was given back: whoever waits for resources may try again."""
+    names = set()
+    for name, application in state.applications.items():
+        for key, record in application.records.items():
+            if record.blocked:
+                application.records[key] = msgspec.structs.replace(record, blocked="")
+                names.add(name)
+    return names
+
+
+def _table_served(state: ControllerState, version: int) -> set[str]:
+    for application in state.applications.values():
+        if application.routed_version and application.routed_version <= version:
+            application.served = True
+    return set()

@@ -1,0 +1,92 @@
+"""How many replicas of one deployment to start, and when: retries, back-off, giving up. Pure.
+
+A failed start is tried again after a pause that doubles; after `min(max_constructor_retry_count,
+3 * num_replicas)` failures in a row the revision is given up, unless it was complete before.
+A replica that had been ready is replaced at once; only one that dies within a second again and again waits.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from trygon.control.actions import StartReplica
+from trygon.control.state import Application, Revision, StartRecord
+from trygon.spec.application import DeploymentOptions, DeploymentSpec
+
+__all__ = [
+    "after_crash",
+    "after_failed_start",
+    "after_ready",
+    "has_failed",
+    "max_failures",
+    "missing",
+    "plan_starts",
+]
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+#: A ready replica that lived shorter than this died of something that will come again.
+_EARLY_DEATH_S = 1.0
+
+
+def max_failures(options: DeploymentOptions) -> int:
+    """Return how many failed starts in a row give a revision up."""
+    return max(1, min(options.max_constructor_retry_count, 3 * options.num_replicas))
+
+
+def has_failed(application: Application, revision: Revision, deployment: DeploymentSpec) -> bool:
+    """Return whether a deployment cannot be started and should be given up."""
+    record = application.record(deployment.name, revision.number)
+    return record.failures >= max_failures(deployment.options)
+
+
+def after_ready(record: StartRecord) -> StartRecord:
+    """Return the record after a replica became ready."""
+    # A crash loop is ready once in every round; its count must survive that.
+    return msgspec.structs.replace(record, blocked="") if record.crashed else StartRecord()
+
+
+def after_failed_start(record: StartRecord, error: str, now: float) -> StartRecord:
+    """Return the record after a replica ended, or said it is broken, before it was ready."""
+    failures = record.failures + 1
+    return msgspec.structs.replace(
+        record, failures=failures, error=error, retry_at=now + _pause_s(failures), crashed=False
+    )
+
+
+def after_crash(record: StartRecord, error: str, now: float, *, lived_s: float) -> StartRecord:
+    """Return the record after a ready replica ended unasked."""
+    failures = record.failures + 1 if lived_s < _EARLY_DEATH_S else 1
+    return StartRecord(
+        failures=failures,
+        error=error,
+        retry_at=now + (_pause_s(failures - 1) if failures > 1 else 0.0),
+        crashed=True,
+    )
+
+
+def missing(application: Application, revision: Revision, deployment: DeploymentSpec) -> int:
+    """Return how many replicas are neither ready nor starting."""
+    live = sum(1 for r in application.of(deployment.name, revision.number) if r.live)
+    return max(0, deployment.options.num_replicas - live)
+
+
+def plan_starts(
+    application: Application, revision: Revision, deployment: DeploymentSpec, now: float
+) -> tuple[list[StartReplica], float | None]:
+    """Return the replicas to start now, and when to look again if a pause must end first."""
+    count = missing(application, revision, deployment)
+    record = application.record(deployment.name, revision.number)
+    if count == 0 or record.blocked:
+        return [], None
+    if record.retry_at > now:
+        return [], record.retry_at
+    used = {r.launch.rank for r in application.of(deployment.name, revision.number) if r.live}
+    free = [rank for rank in range(deployment.options.num_replicas) if rank not in used]
+    return [
+        StartReplica(application.name, revision.number, deployment.name, rank) for rank in free[:count]
+    ], None
+
+
+def _pause_s(failures: int) -> float:
+    return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20), _LONGEST_PAUSE_S)

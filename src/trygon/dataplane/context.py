@@ -1,0 +1,55 @@
+"""What is known of the request that the running code works on."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["RequestContext", "request_context"]
+
+
+class RequestContext:
+    """One request, as seen by the code that works on it.
+
+    Read by user code through `trygon.serve.context`; children inherit request_id, route and app_name.
+    """
+
+    __slots__ = (
+        "_internal_request_id",
+        "app_name",
+        "children",
+        "grpc_context",
+        "is_http_request",
+        "multiplexed_model_id",
+        "request_id",
+        "route",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        route: str = "",
+        request_id: str = "",
+        app_name: str = "",
+        multiplexed_model_id: str = "",
+        session_id: str = "",
+        *,
+        is_http_request: bool = False,
+    ) -> None:
+        self.route = route
+        self.request_id = request_id
+        self._internal_request_id = request_id
+        self.app_name = app_name
+        self.multiplexed_model_id = multiplexed_model_id
+        self.session_id = session_id
+        self.grpc_context: Any = None
+        self.is_http_request = is_http_request
+        #: Child calls that have not ended, so that cancelling this request cancels them; made when first needed.
+        self.children: set[Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"RequestContext(request_id={self.request_id!r}, route={self.route!r}, app_name={self.app_name!r})"
+
+
+#: The request that the running task or worker thread works on.
+request_context: ContextVar[RequestContext | None] = ContextVar("trygon_request", default=None)

@@ -1,0 +1,321 @@
+"""One request inside a replica: what arrived of it, what was answered, and its flow control."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+import msgspec
+
+from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.handle_calls import ITEM_COST_BYTES, ITEM_WINDOW_BYTES
+from trygon.dataplane.http_call import STREAM_WINDOW_BYTES
+from trygon.dataplane.messages import ErrorKind
+from trygon.dataplane.payloads import Payload, PayloadMeta
+from trygon.dataplane.segments import Segment
+
+__all__ = ["CallExchange", "Carrier", "Exchange", "HttpExchange"]
+
+_MORE = int(FrameFlag.MORE)
+_LENGTH = int(FrameFlag.LENGTH)
+_FREED = int(FrameFlag.FREED)
+_EXTERNAL = int(FrameFlag.EXTERNAL)
+_RESPONSE = int(FrameKind.RESPONSE)
+_RESULT = int(FrameKind.RESULT)
+_ERROR = int(FrameKind.ERROR)
+_DATA = int(FrameKind.DATA)
+_CREDIT = int(FrameKind.CREDIT)
+
+#: A complete answer larger than this leaves in pieces, as the caller takes them.
+_PIECE_BYTES = STREAM_WINDOW_BYTES
+
+_encode_payload_meta = msgspec.msgpack.Encoder().encode
+
+
+class Carrier(Protocol):
+    """The connection that an exchange belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport | None
+    is_paused: bool
+    exchanges: dict[int, Exchange]
+
+    @property
+    def load(self) -> int:
+        """Requests in work, of all callers."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame."""
+
+    def hold(self, stream: int, segment: Segment) -> None:
+        """Keep a segment until the caller has mapped it or is gone."""
+
+
+class Exchange:
+    """A stream of a replica's connection, from its first frame to its last."""
+
+    __slots__ = ("_room", "connection", "is_ended", "stream", "task", "window")
+
+    def __init__(self, connection: Carrier, stream: int, window: int) -> None:
+        self.connection = connection
+        self.stream = stream
+        #: Runs the user's code; None before it starts.
+        self.task: asyncio.Task[None] | None = None
+        #: Bytes that may be sent before the caller grants more; goes below 0 by one piece.
+        self.window = window
+        #: True once the last frame was sent, or the caller cancelled or went away.
+        self.is_ended = False
+        #: Set while a sender waits for the window.
+        self._room: asyncio.Future[None] | None = None
+
+    # ---- what the connection says
+
+    def on_data(self, data: bytes, flags: int) -> None:
+        """Take more of the request."""
+
+    def on_credit(self, size: int) -> None:
+        """The caller takes `size` bytes more."""
+        self.window += size
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a waiting sender look again."""
+        room = self._room
+        if room is not None and not room.done() and self.window > 0 and not self.connection.is_paused:
+            room.set_result(None)
+
+    def release(self) -> None:
+        """Let a waiting sender go on although there is no room: the caller is gone."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def on_cancel(self) -> None:
+        """The caller does not wait any more (it cancelled, or is gone)."""
+        if not self.is_ended and self.task is not None:
+            self.task.cancel()
+
+    # ---- sending
+
+    async def wait_room(self) -> None:
+        """Wait until the caller takes more."""
+        while (self.window <= 0 or self.connection.is_paused) and self.connection.transport is not None:
+            self._room = self.connection.loop.create_future()
+            try:
+                await self._room
+            finally:
+                self._room = None
+
+    def _last(self, frame: bytes) -> None:
+        """Send the frame that ends the stream."""
+        self.is_ended = True
+        self.connection.exchanges.pop(self.stream, None)
+        self.connection.send(frame)
+
+    def fail(self, kind: int, payload: bytes) -> None:
+        """End the stream with an ERROR frame."""
+        if not self.is_ended:
+            self._last(encode(_ERROR, self.stream, b"", payload, status=kind, value=self.connection.load))
+
+
+class CallExchange(Exchange):
+    """A handle call."""
+
+    __slots__ = ("flags",)
+
+    def __init__(self, connection: Carrier, stream: int, flags: int) -> None:
+        super().__init__(connection, stream, ITEM_WINDOW_BYTES)
+        self.flags = flags
+
+    def result(self, payload: Payload) -> None:
+        """Answer a unary call."""
+        if self.is_ended:
+            payload.close()
+            return
+        flags, head = self._layout(payload)
+        self._last(encode(_RESULT, self.stream, head, payload.body, flags=flags, value=self.connection.load))
+
+    async def item(self, payload: Payload) -> None:
+        """Send one item of a stream, when the reader has room."""
+        if self.window <= 0 or self.connection.is_paused:
+            await self.wait_room()
+        if self.is_ended:
+            payload.close()
+            return
+        flags, head = self._layout(payload)
+        self.window -= len(payload.body) + ITEM_COST_BYTES
+        self.connection.send(encode(_DATA, self.stream, head, payload.body, flags=flags | _MORE))
+
+    def end(self) -> None:
+        """End a stream."""
+        if not self.is_ended:
+            self._last(encode(_DATA, self.stream))
+
+    def _layout(self, payload: Payload) -> tuple[int, bytes]:
+        meta: PayloadMeta | None = payload.meta
+        if meta is None:
+            return 0, b""
+        if payload.segment is not None:
+            self.connection.hold(self.stream, payload.segment)
+            return _EXTERNAL, _encode_payload_meta(meta)
+        return 0, _encode_payload_meta(meta)
+
+
+class HttpExchange(Exchange):
+    """A request from outside, or a websocket."""
+
+    __slots__ = ("_gone", "_pieces", "_waiter", "body", "has_started", "inbox", "is_websocket", "more")
+
+    def __init__(self, connection: Carrier, stream: int, body: bytes, *, more: bool) -> None:
+        super().__init__(connection, stream, STREAM_WINDOW_BYTES)
+        #: The body when it came with the request; parts that came later are in `inbox`.
+        self.body = body
+        self.is_websocket = False
+        #: True until the last part of the body arrived.
+        self.more = more
+        #: Body parts or websocket messages that user code has not taken: (data, flags).
+        self.inbox: list[tuple[bytes, int]] = []
+        self.has_started = False
+        self._waiter: asyncio.Future[None] | None = None
+        #: True when the caller is gone or has cancelled.
+        self._gone = False
+        #: What is left of a complete answer that is larger than the window.
+        self._pieces: memoryview | None = None
+
+    # ---- the request
+
+    def on_data(self, data: bytes, flags: int) -> None:
+        self.inbox.append((data, flags))
+        if not flags & _MORE:
+            self.more = False
+        self._wake_receiver()
+
+    def _wake_receiver(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait_inbox(self) -> bool:
+        """Wait for a part or message; False when there will be none."""
+        while not self.inbox:
+            if self._gone or not self.more:
+                return False
+            self._waiter = self.connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return True
+
+    async def wait_gone(self) -> None:
+        """Wait until nobody waits for the answer any more, or it was sent."""
+        while not self._gone and not self.is_ended:
+            self._waiter = self.connection.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def take(self) -> tuple[bytes, int]:
+        """Return the next part or message and let the caller send as much more."""
+        data, flags = self.inbox.pop(0)
+        if data and self.more:
+            self.connection.send(encode(_CREDIT, self.stream, value=len(data)))
+        return data, flags
+
+    def accept_body(self) -> None:
+        """Let the caller send the rest of the body, a window at a time."""
+        self.connection.send(encode(_CREDIT, self.stream, value=STREAM_WINDOW_BYTES))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller has cancelled or is gone."""
+        return self._gone
+
+    def mark_gone(self) -> None:
+        """Remember that nobody waits; a receiver wakes."""
+        self._gone = True
+        self._wake_receiver()
+
+    # ---- the answer
+
+    def respond(self, status: int, head: bytes, body: bytes, *, has_length: bool = False) -> None:
+        """Send a complete answer; one larger than the window leaves as the caller takes it."""
+        if self.is_ended:
+            return
+        self.has_started = True
+        connection = self.connection
+        flags = _LENGTH if has_length else 0
+        load = connection.load
+        if len(body) <= _PIECE_BYTES:
+            self._last(encode(_RESPONSE, self.stream, head, body, flags=flags, status=status, value=load))
+            return
+        if not has_length:
+            head += b"content-length: %d\r\n" % len(body)
+        whole = memoryview(body)
+        connection.send(
+            encode(
+                _RESPONSE,
+                self.stream,
+                head,
+                bytes(whole[:_PIECE_BYTES]),
+                flags=flags | _LENGTH | _MORE | _FREED,
+                status=status,
+                value=load,
+            )
+        )
+        self.window -= _PIECE_BYTES
+        self._pieces = whole[_PIECE_BYTES:]
+        self._send_pieces()
+
+    def on_cancel(self) -> None:
+        if self._pieces is not None:
+            self._pieces = None
+            self.fail(ErrorKind.CANCELLED, b"")
+        else:
+            super().on_cancel()
+
+    def wake(self) -> None:
+        if self._pieces is not None:
+            self._send_pieces()
+        else:
+            super().wake()
+
+    def _send_pieces(self) -> None:
+        pieces = self._pieces
+        while pieces is not None and self.window > 0 and not self.connection.is_paused:
+            piece, pieces = bytes(pieces[:_PIECE_BYTES]), pieces[_PIECE_BYTES:]
+            self.window -= len(piece)
+            if pieces:
+                self.connection.send(encode(_DATA, self.stream, b"", piece, flags=_MORE))
+            else:
+                pieces = None
+                self._last(encode(_DATA, self.stream, b"", piece))
+        self._pieces = pieces
+
+    def start(self, status: int, head: bytes, body: bytes, flags: int) -> None:
+        """Send the head and the first part of an answer that goes on."""
+        if self.is_ended:
+            return
+        self.has_started = True
+        self.window -= len(body)
+        self.connection.send(
+            encode(
+                _RESPONSE,
+                self.stream,
+                head,
+                body,
+                flags=flags | _MORE,
+                status=status,
+                value=self.connection.load,
+            )
+        )
+
+    def send_part(self, data: bytes, flags: int) -> None:
+        """Send more of an answer or a websocket message; without MORE it is the last."""
+        if self.is_ended:
+            return
+        frame = encode(_DATA, self.stream, b"", data, flags=flags)
+        if flags & _MORE:
+            self.window -= len(data)
+            self.connection.send(frame)
+        else:
+            self._last(frame)

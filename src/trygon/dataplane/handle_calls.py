@@ -1,0 +1,285 @@
+"""Calls through a handle, on the loop's side: one answer, or a stream of items."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.messages import CallMeta, ErrorKind
+from trygon.dataplane.payloads import Payload, PayloadMeta, load
+from trygon.dataplane.pool import Pool
+from trygon.dataplane.task_errors import load_error
+from trygon.errors import (
+    DeploymentUnavailableError,
+    ReplicaDiedError,
+    RequestCancelledError,
+    SerializationError,
+    ServeError,
+)
+
+__all__ = ["ITEM_COST_BYTES", "ITEM_WINDOW_BYTES", "HandleCall", "Outcome", "StreamCall", "UnaryCall"]
+
+#: Bytes of stream items that may be under way; each item counts ITEM_COST_BYTES more than its size.
+ITEM_WINDOW_BYTES = 128 * 1024
+#: Bounds how far a generator of tiny items runs ahead of its reader: about 128 items.
+ITEM_COST_BYTES = 1024
+
+_MORE = int(FrameFlag.MORE)
+_EXTERNAL = int(FrameFlag.EXTERNAL)
+_STREAM = int(FrameFlag.STREAM)
+_CALL = int(FrameKind.CALL)
+_RESULT = int(FrameKind.RESULT)
+_DATA = int(FrameKind.DATA)
+_CREDIT = int(FrameKind.CREDIT)
+
+_encode_meta = msgspec.msgpack.Encoder().encode
+_decode_payload_meta = msgspec.msgpack.Decoder(PayloadMeta).decode
+
+
+class Outcome:
+    """A value or an error that is set once and may be awaited by any thread or loop."""
+
+    __slots__ = ("_callbacks", "_lock", "error", "is_done", "value")
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    def set(self, value: Any, error: BaseException | None = None) -> None:
+        """Set the value or the error; later calls change nothing."""
+        with self._lock:
+            if self.is_done:
+                return
+            self.value = value
+            self.error = error
+            self.is_done = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once: now if it is done, else from the thread that sets it."""
+        with self._lock:
+            if not self.is_done:
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    async def wait(self) -> None:
+        """Wait on the running loop."""
+        if self.is_done:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        thread = threading.get_ident()
+
+        def wake() -> None:
+            if threading.get_ident() == thread:
+                if not waiter.done():
+                    waiter.set_result(None)
+                return
+            try:
+                loop.call_soon_threadsafe(_finish, waiter)
+            except RuntimeError:
+                return  # the waiter's loop was closed, so nobody waits
+
+        self.when_done(wake)
+        await waiter
+
+    def wait_blocking(self, timeout_s: float | None) -> bool:
+        """Wait in this thread; False when `timeout_s` passed first."""
+        if self.is_done:
+            return True
+        gate = threading.Lock()
+        gate.acquire()
+        self.when_done(gate.release)
+        return gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0))
+
+    def get(self) -> Any:
+        """Return the value or raise the error; only when done."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class HandleCall:
+    """What unary and streaming calls share: sending, cancelling, and turning failures into errors."""
+
+    __slots__ = ("_flags", "_link", "_stream", "is_over", "meta", "outcome", "payload", "pool", "siblings")
+
+    def __init__(self, meta: CallMeta, payload: Payload | None, flags: int = 0) -> None:
+        #: None until the call is submitted.
+        self.pool: Pool | None = None
+        self.meta = meta
+        #: The open child calls of the request that made this call; it leaves the set at its end.
+        self.siblings: set[Any] | None = None
+        #: Kept until the replica answers: a reject sends it again elsewhere.
+        self.payload = payload
+        #: Done with the result; of a stream, done with None at its end.
+        self.outcome = Outcome()
+        self.is_over = False
+        self._flags = flags
+        self._link: ReplicaLink | None = None
+        self._stream = 0
+
+    def start(self, link: ReplicaLink, stream: int) -> None:
+        payload = self.payload
+        if payload is None:
+            link.cancel(stream)
+            return
+        self._link = link
+        self._stream = stream
+        link.send(encode(_CALL, stream, _encode_meta(self.meta), payload.body, flags=self._flags))
+
+    def cancel(self) -> None:
+        """Stop waiting and tell the replica; on the loop's thread."""
+        if self.is_over:
+            return
+        link = self._link
+        if link is not None:
+            link.cancel(self._stream)
+        elif self.pool is not None:
+            self.pool.withdraw(self)
+        self._end(None, RequestCancelledError(self.meta.request_id))
+
+    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
+        raise NotImplementedError
+
+    def on_lost(self, replica_id: str) -> None:
+        self._end(
+            None,
+            ReplicaDiedError(
+                f"replica {replica_id!r} died while it had this request (method {self.meta.method!r}, "
+                f"request {self.meta.request_id}); the request may have had effects, so it is not sent again"
+            ),
+        )
+
+    def on_refused(self, error: Exception) -> None:
+        self._end(None, error)
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        self.is_over = True
+        self._link = None
+        if self.payload is not None:
+            self.payload.close()
+            self.payload = None
+        if self.siblings is not None:
+            self.siblings.discard(self)
+        self.outcome.set(value, error)
+
+    def _load(self, flags: int, head: bytes, body: bytes) -> Any:
+        if not head:
+            return load(body)
+        meta = _decode_payload_meta(head)
+        value = load(body, meta)
+        if flags & _EXTERNAL and self._link is not None:
+            # Mapped: the replica may give its segment back.
+            self._link.send(encode(_CREDIT, self._stream, flags=_EXTERNAL))
+        return value
+
+    def _fail(self, status: int, body: bytes) -> None:
+        self._end(None, _error(status, body, self.meta))
+
+
+class UnaryCall(HandleCall):
+    """One call, one answer."""
+
+    __slots__ = ()
+
+    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
+        if kind == _RESULT:
+            try:
+                value = self._load(flags, head, body)
+            except SerializationError as error:
+                self._end(None, error)
+            else:
+                self._end(value, None)
+        elif kind != _CREDIT:
+            self._fail(status, body)
+
+
+class StreamCall(HandleCall):
+    """One call, many items; the replica runs at most a window ahead of the reader."""
+
+    __slots__ = ("_on_item", "_unacknowledged", "items")
+
+    def __init__(self, meta: CallMeta, payload: Payload | None) -> None:
+        super().__init__(meta, payload, _STREAM)
+        #: Items that arrived and were not read: (item, cost in window bytes).
+        self.items: deque[tuple[Any, int]] = deque()
+        self._on_item: Callable[[], None] | None = None
+        self._unacknowledged = 0
+
+    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
+        if kind == _DATA:
+            if not flags & _MORE:
+                self._end(None, None)
+            else:
+                try:
+                    item = self._load(flags, head, body)
+                except SerializationError as error:
+                    link, stream = self._link, self._stream
+                    if link is not None:
+                        link.cancel(stream)
+                    self._end(None, error)
+                else:
+                    self.items.append((item, len(body) + ITEM_COST_BYTES))
+            self._notify()
+        elif kind != _CREDIT:
+            self._fail(status, body)
+            self._notify()
+
+    def _end(self, value: Any, error: BaseException | None) -> None:
+        super()._end(value, error)
+        self._notify()
+
+    def on_next_item(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when there is an item or the end; on the loop's thread."""
+        if self.items or self.is_over:
+            callback()
+        else:
+            self._on_item = callback
+
+    def _notify(self) -> None:
+        callback, self._on_item = self._on_item, None
+        if callback is not None:
+            callback()
+
+    def took(self, cost: int) -> None:
+        """Say that the reader has an item; grants the replica more in lumps."""
+        self._unacknowledged += cost
+        if self._unacknowledged >= ITEM_WINDOW_BYTES // 2 and self._link is not None:
+            self._link.send(encode(_CREDIT, self._stream, value=self._unacknowledged))
+            self._unacknowledged = 0
+
+
+def _error(status: int, body: bytes, meta: CallMeta) -> BaseException:
+    if status == ErrorKind.TASK:
+        return load_error(body)
+    text = body.decode("utf-8", "replace")
+    if status == ErrorKind.CANCELLED:
+        return RequestCancelledError(meta.request_id)
+    if status == ErrorKind.TIMEOUT:
+        return TimeoutError(text)
+    if status == ErrorKind.UNAVAILABLE:
+        return DeploymentUnavailableError(text)
+    if status == ErrorKind.WRONG_CALL:
+        return TypeError(text)
+    if status == ErrorKind.BAD_REQUEST:
+        return SerializationError(text)
+    return ServeError(text)

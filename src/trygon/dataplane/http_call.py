@@ -1,0 +1,159 @@
+"""A request from outside on its way to a replica: the `Upstream` that a protocol holds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.gateway import Failure, ResponseSink
+from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.messages import ErrorKind, HttpMeta
+from trygon.dataplane.pool import Pool
+from trygon.errors import BackPressureError
+
+__all__ = ["STREAM_WINDOW_BYTES", "HttpCall"]
+
+#: Bytes of one stream that may be under way before the receiver grants more.
+STREAM_WINDOW_BYTES = 256 * 1024
+
+_MORE = int(FrameFlag.MORE)
+_HTTP = int(FrameKind.HTTP)
+_DATA = int(FrameKind.DATA)
+_RESPONSE = int(FrameKind.RESPONSE)
+_CREDIT = int(FrameKind.CREDIT)
+
+_encode_meta = msgspec.msgpack.Encoder().encode
+
+
+class HttpCall:
+    """Implements `links.Call` towards the replica and `gateway.Upstream` towards the protocol."""
+
+    __slots__ = (
+        "_body",
+        "_granted",
+        "_head",
+        "_link",
+        "_more",
+        "_pool",
+        "_sink",
+        "_stream",
+        "_unsent",
+        "_window",
+    )
+
+    def __init__(self, pool: Pool, meta: HttpMeta, body: bytes, more: bool, sink: ResponseSink) -> None:
+        self._pool = pool
+        self._head = _encode_meta(meta)
+        self._body = body
+        self._more = more
+        #: None once the call is over.
+        self._sink: ResponseSink | None = sink
+        self._link: ReplicaLink | None = None
+        self._stream = 0
+        #: Bytes the replica will still take; it grants the first window when it accepts the request.
+        self._window = 0
+        #: Body parts that wait for the window: (data, flags).
+        self._unsent: list[tuple[bytes, int]] = []
+        #: Response bytes handed on and not yet granted to the replica.
+        self._granted = 0
+
+    # ---- Upstream
+
+    def send(self, data: bytes, flags: int) -> bool:
+        link = self._link
+        if self._window > 0 and link is not None and not self._unsent and not link.is_paused:
+            self._window -= len(data)
+            link.send(encode(_DATA, self._stream, b"", data, flags=flags))
+            return self._window > 0
+        self._unsent.append((data, flags))
+        return False
+
+    def grant(self, size: int) -> None:
+        self._granted += size
+        if self._granted >= STREAM_WINDOW_BYTES // 2 and self._link is not None:
+            self._link.send(encode(_CREDIT, self._stream, value=self._granted))
+            self._granted = 0
+
+    def cancel(self) -> None:
+        self._sink = None
+        self._unsent.clear()
+        if self._link is not None:
+            self._link.cancel(self._stream)
+            self._link = None
+        else:
+            self._pool.withdraw(self)
+
+    # ---- links.Call
+
+    def start(self, link: ReplicaLink, stream: int) -> None:
+        self._link = link
+        self._stream = stream
+        link.send(encode(_HTTP, stream, self._head, self._body, flags=_MORE if self._more else 0))
+
+    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            return
+        if kind == _RESPONSE:
+            if not flags & _MORE:
+                self._finish()
+            sink.on_response(status, flags, head, body)
+        elif kind == _DATA:
+            if not flags & _MORE:
+                self._finish()
+            sink.on_data(body, flags)
+        elif kind == _CREDIT:
+            self._window += status
+            self._send_waiting(sink)
+        else:
+            self._finish()
+            sink.on_failure(_failure(status, body))
+
+    def on_lost(self, replica_id: str) -> None:
+        sink = self._sink
+        self._finish()
+        if sink is not None:
+            sink.on_failure(
+                Failure(
+                    502, f"the replica that had this request died (replica {replica_id.rsplit('#', 1)[-1]})"
+                )
+            )
+
+    def on_refused(self, error: Exception) -> None:
+        sink = self._sink
+        self._finish()
+        if sink is not None:
+            if isinstance(error, BackPressureError):
+                sink.on_failure(Failure(error.status_code, error.message, error.retry_after_s))
+            else:
+                sink.on_failure(Failure(503, str(error)))
+
+    # ----
+
+    def _finish(self) -> None:
+        self._sink = None
+        self._link = None
+        self._unsent.clear()
+
+    def _send_waiting(self, sink: ResponseSink) -> None:
+        link = self._link
+        if link is None:
+            return
+        unsent = self._unsent
+        while unsent and self._window > 0 and not link.is_paused:
+            data, flags = unsent.pop(0)
+            self._window -= len(data)
+            link.send(encode(_DATA, self._stream, b"", data, flags=flags))
+        if not unsent and self._window > 0 and not link.is_paused:
+            sink.on_writable()
+
+
+def _failure(kind: int, payload: bytes) -> Failure:
+    text = payload.decode("utf-8", "replace")
+    if kind == ErrorKind.CANCELLED:
+        return Failure(499, text or "request was cancelled")
+    if kind == ErrorKind.TIMEOUT:
+        return Failure(408, text)
+    if kind == ErrorKind.UNAVAILABLE:
+        return Failure(503, text)
+    return Failure(500, "Internal Server Error")

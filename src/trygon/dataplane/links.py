@@ -1,0 +1,221 @@
+"""A caller's side of the connection to one replica: open calls, exact counts, and whether it is alive."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.transport import FrameConnection
+
+__all__ = ["Call", "LinkOwner", "ReplicaLink"]
+
+_MORE = int(FrameFlag.MORE)
+_FREED = int(FrameFlag.FREED)
+_DATA = int(FrameKind.DATA)
+_CREDIT = int(FrameKind.CREDIT)
+_PONG = int(FrameKind.PONG)
+_REJECT = int(FrameKind.REJECT)
+
+
+class Call(Protocol):
+    """One request of a caller, from `Pool.submit` to its last frame."""
+
+    def start(self, link: ReplicaLink, stream: int) -> None:
+        """Send the request over `link`; called again on another link after a reject."""
+
+    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
+        """Take a RESPONSE, RESULT, DATA, ERROR or CREDIT frame (a credit's size comes as `status`)."""
+
+    def on_lost(self, replica_id: str) -> None:
+        """The replica went while it had this request."""
+
+    def on_refused(self, error: Exception) -> None:
+        """The request was never started: no replica, a full queue, no such deployment."""
+
+
+class LinkOwner(Protocol):
+    """The pool a link belongs to."""
+
+    def on_room(self, link: ReplicaLink) -> None:
+        """The link can take a request that it could not take before."""
+
+    def on_rejected(self, link: ReplicaLink, call: Call) -> None:
+        """The replica did not take `call`; send it elsewhere or let it wait."""
+
+    def on_link_lost(self, link: ReplicaLink) -> None:
+        """The connection ended; open calls were told."""
+
+
+class ReplicaLink(FrameConnection):
+    """The connection from this process to one replica.
+
+    `ongoing` counts requests sent and not yet finished there; it is exact for this caller.
+    A replica that rejects is full of others' requests: the link is closed to new requests until
+    the replica says that there is room (a CREDIT frame on stream 0), so nobody polls.
+    """
+
+    __slots__ = (
+        "_holders",
+        "_next_stream",
+        "_owner",
+        "_streams",
+        "heard",
+        "is_full",
+        "is_leaving",
+        "is_open",
+        "is_suspect",
+        "max_ongoing",
+        "ongoing",
+        "others",
+        "ping_sent_at",
+        "replica_id",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, owner: LinkOwner, replica_id: str, max_ongoing: int
+    ) -> None:
+        super().__init__(loop)
+        self._owner = owner
+        self.replica_id = replica_id
+        self.max_ongoing = max_ongoing
+        #: Requests of this caller that hold a slot of the replica.
+        self.ongoing = 0
+        #: Slots held by other callers, as of the last answer.
+        self.others = 0
+        self.is_open = False
+        #: True from a reject until the replica says that it has room.
+        self.is_full = False
+        #: True when the routing table no longer lists the replica: finish and close.
+        self.is_leaving = False
+        self.is_suspect = False
+        #: Set by every arriving byte, cleared by the router's liveness tick.
+        self.heard = True
+        #: Loop time of the unanswered ping, or 0.
+        self.ping_sent_at = 0.0
+        #: Open streams; a call stays until its last frame.
+        self._streams: dict[int, Call] = {}
+        #: Streams that still hold a slot (a finished unit of work may have bytes to come).
+        self._holders: set[int] = set()
+        self._next_stream = 1
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a request may be sent now."""
+        return self.is_open and self.ongoing < self.max_ongoing and not self.is_full and not self.is_leaving
+
+    # ---- calls
+
+    def begin(self, call: Call) -> None:
+        """Send `call` to this replica."""
+        stream = self._next_stream
+        # 0 is the connection itself; a wrapped id cannot be in use, four billion requests later.
+        self._next_stream = stream + 1 if stream < 0xFFFFFFFF else 1
+        self._streams[stream] = call
+        self._holders.add(stream)
+        self.ongoing += 1
+        call.start(self, stream)
+
+    def cancel(self, stream: int) -> None:
+        """Tell the replica that nobody waits; nothing more is heard on `stream`."""
+        if self._streams.pop(stream, None) is not None:
+            self.send(encode(FrameKind.CANCEL, stream))
+            # The slot stays taken until the replica says that the work has ended; a cancelled
+            # sync handler runs on, and counting it as free would send it more than it can hold.
+
+    def forget(self, stream: int) -> None:
+        """Undo `begin` for a call that was never sent."""
+        self._streams.pop(stream, None)
+        if stream in self._holders:
+            self._holders.remove(stream)
+            self.ongoing -= 1
+
+    @property
+    def num_open(self) -> int:
+        """Streams that still expect frames."""
+        return len(self._streams)
+
+    # ---- frames
+
+    def on_frame(  # noqa: PLR0913, C901, PLR0912 - the hot path of a caller: one look-up a frame
+        self, kind: int, stream: int, flags: int, status: int, value: int, head: bytes, body: bytes
+    ) -> None:
+        self.heard = True
+        if kind == _DATA:
+            call = self._streams.get(stream)
+            if not flags & _MORE:
+                self._streams.pop(stream, None)
+                self._free(stream)
+            if call is not None:
+                call.on_frame(kind, flags, status, head, body)
+            return
+        if kind == _CREDIT:
+            if stream:
+                call = self._streams.get(stream)
+                if call is not None:
+                    call.on_frame(kind, flags, value, head, body)
+            else:
+                self.is_full = False
+                self._owner.on_room(self)
+            return
+        if kind == _PONG:
+            self.ping_sent_at = 0.0
+            return
+        if kind == _REJECT:
+            call = self._streams.pop(stream, None)
+            self.is_full = True
+            self._free(stream, announce=False)
+            if call is not None:
+                self._owner.on_rejected(self, call)
+            return
+        # RESPONSE, RESULT, ERROR: their load counts this request, as ours does until it is freed.
+        others = value - self.ongoing
+        self.others = others if others > 0 else 0
+        if flags & _MORE:
+            call = self._streams.get(stream)
+            if flags & _FREED:
+                self._free(stream)
+        else:
+            call = self._streams.pop(stream, None)
+            self._free(stream)
+        if call is not None:
+            call.on_frame(kind, flags, status, head, body)
+
+    def _free(self, stream: int, *, announce: bool = True) -> None:
+        holders = self._holders
+        if stream in holders:
+            holders.remove(stream)
+            self.ongoing -= 1
+            if announce:
+                self._owner.on_room(self)
+
+    # ---- connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.is_open = True
+        self._owner.on_room(self)
+
+    def on_lost(self, error: BaseException | None) -> None:
+        self.is_open = False
+        calls = list(self._streams.values())
+        self._streams.clear()
+        self._holders.clear()
+        self.ongoing = 0
+        for call in calls:
+            call.on_lost(self.replica_id)
+        self._owner.on_link_lost(self)
+
+    def on_resumed(self) -> None:
+        for call in list(self._streams.values()):
+            call.on_frame(_CREDIT, 0, 0, b"", b"")
+
+    def leave(self) -> None:
+        """Take nothing new; close once the open calls are done."""
+        self.is_leaving = True
+        self.close_if_idle()
+
+    def close_if_idle(self) -> None:
+        """Close when the replica is leaving and nothing is open."""
+        if self.is_leaving and not self._streams and not self._holders:
+            self.close()

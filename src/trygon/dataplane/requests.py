@@ -1,0 +1,86 @@
+"""A request from outside as user code sees it: a Starlette Request whose body is mostly here already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Message, Scope
+
+from trygon.dataplane.messages import HttpMeta
+
+__all__ = ["HttpRequest", "http_scope", "websocket_scope"]
+
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+
+def http_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the ASGI scope of an HTTP request."""
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": meta.http_version,
+        "server": meta.server,
+        "client": meta.client,
+        "scheme": meta.scheme,
+        "method": meta.method,
+        "root_path": meta.root_path,
+        "path": meta.path,
+        "raw_path": meta.raw_path,
+        "query_string": meta.query,
+        "headers": meta.headers,
+        "state": state.copy(),
+    }
+
+
+def websocket_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the ASGI scope of a websocket request."""
+    protocols = [
+        token.strip().decode("latin-1")
+        for name, value in meta.headers
+        if name == b"sec-websocket-protocol"
+        for token in value.split(b",")
+    ]
+    return {
+        "type": "websocket",
+        "asgi": _ASGI,
+        "http_version": meta.http_version,
+        "server": meta.server,
+        "client": meta.client,
+        "scheme": "wss" if meta.scheme == "https" else "ws",
+        "root_path": meta.root_path,
+        "path": meta.path,
+        "raw_path": meta.raw_path,
+        "query_string": meta.query,
+        "headers": meta.headers,
+        "subprotocols": protocols,
+        "state": state.copy(),
+        # Lets an application refuse with a response of its own.
+        "extensions": {"websocket.http.response": {}},
+    }
+
+
+async def _nothing_more() -> Message:
+    return {"type": "http.disconnect"}
+
+
+class HttpRequest(Request):
+    """A Starlette Request; one whose whole body arrived answers `body()` without waiting, and pickles."""
+
+    def __init__(self, scope: Scope, receive: Any, body: bytes | None) -> None:
+        super().__init__(scope, receive)
+        if body is not None:
+            self._body = body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        body = getattr(self, "_body", None)
+        if body is None:
+            raise TypeError(
+                "this request's body is still arriving; `await request.body()` before sending it to another deployment"
+            )
+        scope = {key: value for key, value in self.scope.items() if key not in ("app", "router", "endpoint")}
+        return _rebuild, (scope, body)
+
+
+def _rebuild(scope: dict[str, Any], body: bytes) -> HttpRequest:
+    return HttpRequest(scope, _nothing_more, body)

@@ -1,0 +1,188 @@
+"""The routers of a process: the routing table it holds, and a pool for each revision of a deployment.
+
+Lives on one event loop; every method is called there. Never asks the controller anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from trygon.dataplane.frames import FrameKind, encode
+from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.pool import Pool, PoolKey
+from trygon.errors import DeploymentUnavailableError, ServeError
+from trygon.spec.routing import ApplicationRoute, RoutingTable
+
+__all__ = ["Router"]
+
+#: How often a replica that has our requests and says nothing is asked whether it is alive.
+LIVENESS_TICK_S = 0.05
+#: A ping unanswered for this long takes the replica out of the rotation until it answers.
+SUSPECT_AFTER_S = 0.1
+#: First and longest pause between two tries to connect to a listed replica.
+CONNECT_BACKOFF_S = (0.01, 0.5)
+
+
+class Router:
+    """Turns (application, deployment, revision) into a replica."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.table = RoutingTable()
+        self._applications: dict[str, ApplicationRoute] = {}
+        self._pools: dict[PoolKey, Pool] = {}
+        #: Attempts to connect, by link; ended with the router.
+        self._connecting: dict[ReplicaLink, asyncio.Task[None]] = {}
+        #: Consecutive lost connections by replica; a table without it clears the entry.
+        self._failures: dict[str, int] = {}
+        self._ticker: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    # ---- the table
+
+    def apply(self, table: RoutingTable) -> None:
+        """Route by `table` from now on, unless a newer one is held."""
+        if self._is_closed or (table.version <= self.table.version and self.table.version):
+            return
+        self.table = table
+        self._applications = {app.app_name: app for app in table.applications}
+        keys = set()
+        for targets in table.deployments:
+            key = (targets.app_name, targets.name, targets.revision)
+            keys.add(key)
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = Pool(key, self._connect, self._watch)
+            pool.update(targets)
+        for key in [key for key in self._pools if key not in keys]:
+            self._drop(key)
+        listed = {target.replica_id for targets in table.deployments for target in targets.replicas}
+        self._failures = {name: n for name, n in self._failures.items() if name in listed}
+
+    def _drop(self, key: PoolKey) -> None:
+        app_name, deployment, _revision = key
+        for call in self._pools.pop(key).close():
+            # Never started, so the current revision may take it.
+            try:
+                self.pool(app_name, deployment).submit(call)
+            except ServeError as error:
+                call.on_refused(error)
+
+    def pool(self, app_name: str, deployment: str, revision: int | None = None) -> Pool:
+        """Return the pool of a deployment: of `revision` while the table lists it, else of the current one.
+
+        Raises:
+            DeploymentUnavailableError: The table lists no such deployment.
+        """
+        if revision is not None:
+            pool = self._pools.get((app_name, deployment, revision))
+            if pool is not None:
+                return pool
+            if not self.table.version:
+                # A replica may call before the first table arrives; the call waits for it.
+                pool = self._pools[app_name, deployment, revision] = Pool(
+                    (app_name, deployment, revision), self._connect, self._watch
+                )
+                return pool
+        app = self._applications.get(app_name)
+        if app is not None:
+            pool = self._pools.get((app_name, deployment, app.revision))
+            if pool is not None:
+                return pool
+        raise DeploymentUnavailableError(self._explain_missing(app_name, deployment))
+
+    def _explain_missing(self, app_name: str, deployment: str) -> str:
+        if app_name not in self._applications:
+            known = ", ".join(sorted(self._applications)) or "none"
+            return (
+                f"application {app_name!r} is not running (it was deleted or never deployed); "
+                f"running applications: {known}"
+            )
+        names = sorted({name for app, name, _ in self._pools if app == app_name})
+        return (
+            f"application {app_name!r} has no deployment {deployment!r}; it has: {', '.join(names) or 'none'}"
+        )
+
+    def application(self, app_name: str) -> ApplicationRoute | None:
+        """Return the route of an application, or None."""
+        return self._applications.get(app_name)
+
+    def has_replicas(self) -> bool:
+        """Whether any deployment has a replica that is connected."""
+        return any(link.is_open for pool in self._pools.values() for link in pool.links)
+
+    # ---- connections
+
+    def _connect(self, pool: Pool, replica_id: str, address: str) -> ReplicaLink:
+        link = ReplicaLink(self.loop, pool, replica_id, pool.max_ongoing_requests)
+        self._connecting[link] = self.loop.create_task(self._keep_trying(pool, link, address))
+        return link
+
+    async def _keep_trying(self, pool: Pool, link: ReplicaLink, address: str) -> None:
+        first, longest = CONNECT_BACKOFF_S
+        failures = self._failures.get(link.replica_id, 0)
+        try:
+            while link in pool.links:
+                if failures:
+                    await asyncio.sleep(min(first * 2 ** (failures - 1), longest))
+                failures += 1
+                with contextlib.suppress(OSError):
+                    await self.loop.create_unix_connection(lambda: link, address)
+                    return
+        finally:
+            self._failures[link.replica_id] = failures
+            self._connecting.pop(link, None)
+
+    async def close(self) -> None:
+        """Close every connection; waiting and open calls fail."""
+        self._is_closed = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for task in list(self._connecting.values()):
+            task.cancel()
+        if self._connecting:
+            await asyncio.gather(*self._connecting.values(), return_exceptions=True)
+        for pool in self._pools.values():
+            pool.refuse_waiting(
+                DeploymentUnavailableError("the router is closed: the instance was shut down")
+            )
+            for link in pool.links:
+                link.abort()
+            pool.links.clear()
+
+    # ---- liveness
+
+    def _watch(self) -> None:
+        if self._ticker is None:
+            self._ticker = self.loop.call_later(LIVENESS_TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._ticker = None
+        now = self.loop.time()
+        is_busy = False
+        for pool in self._pools.values():
+            woke = False
+            for link in pool.links:
+                woke = self._check(link, now) or woke
+                is_busy = is_busy or link.ongoing > 0
+            if woke:
+                pool.pump()
+        if is_busy and not self._is_closed:
+            self._watch()
+
+    def _check(self, link: ReplicaLink, now: float) -> bool:
+        """Update one link's suspicion; return True if it came back."""
+        if link.heard:
+            link.heard = False
+            link.ping_sent_at = 0.0
+            woke = link.is_suspect
+            link.is_suspect = False
+            return woke
+        if link.ongoing and link.is_open:
+            if not link.ping_sent_at:
+                link.ping_sent_at = now
+                link.send(encode(FrameKind.PING, 0))
+            elif now - link.ping_sent_at >= SUSPECT_AFTER_S:
+                link.is_suspect = True
+        return False

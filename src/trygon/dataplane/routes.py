@@ -1,0 +1,115 @@
+"""Which application a path belongs to, and the gateway that protocols call.
+
+Longest prefix of whole path segments: "/a" takes "/a" and "/a/b", never "/ab".
+"""
+
+from __future__ import annotations
+
+from trygon.dataplane.gateway import Failure, ResponseSink, RouteMatch, Upstream
+from trygon.dataplane.http_call import HttpCall
+from trygon.dataplane.messages import HttpMeta
+from trygon.dataplane.router import Router
+from trygon.errors import DeploymentUnavailableError
+from trygon.spec.routing import RoutingTable
+
+__all__ = ["RouterGateway", "match_prefix"]
+
+#: Paths whose application is remembered; a scan of all prefixes costs more than the request's parsing.
+MATCH_CACHE_SIZE = 4096
+
+
+def match_prefix(prefixes: dict[str, RouteMatch], path: str) -> RouteMatch | None:
+    """Return the match with the longest prefix of whole segments of `path`, or None.
+
+    Args:
+        prefixes: Keys without a trailing slash; "" is the root and takes every path.
+        path: Starts with "/".
+    """
+    end = len(path)
+    while end > 0:
+        found = prefixes.get(path[:end])
+        if found is not None:
+            return found
+        end = path.rfind("/", 0, end)
+    return prefixes.get("")
+
+
+class _RefusedUpstream:
+    """A request that failed before it had an upstream."""
+
+    __slots__ = ()
+
+    def send(self, data: bytes, flags: int) -> bool:
+        return True
+
+    def grant(self, size: int) -> None:
+        return
+
+    def cancel(self) -> None:
+        return
+
+
+_REFUSED = _RefusedUpstream()
+
+
+class RouterGateway:
+    """Implements `gateway.Gateway` over a router."""
+
+    __slots__ = ("_cache", "_prefixes", "_root_path", "_router")
+
+    def __init__(self, router: Router, root_path: str = "") -> None:
+        self._router = router
+        self._root_path = root_path.rstrip("/")
+        self._prefixes: dict[str, RouteMatch] = {}
+        self._cache: dict[str, RouteMatch | None] = {}
+
+    def apply(self, table: RoutingTable) -> None:
+        """Route by `table`; call it after the router took the table."""
+        self._prefixes = {}
+        for app in table.applications:
+            if app.route_prefix is not None:
+                prefix = app.route_prefix.rstrip("/")
+                self._prefixes[prefix] = RouteMatch(
+                    app_name=app.app_name,
+                    route_prefix=app.route_prefix,
+                    root_path=self._root_path + prefix,
+                    deployment=app.ingress,
+                    revision=app.revision,
+                )
+        self._cache.clear()
+
+    # ---- Gateway
+
+    def match(self, path: str) -> RouteMatch | None:
+        cache = self._cache
+        try:
+            return cache[path]
+        except KeyError:
+            pass
+        found = match_prefix(self._prefixes, path)
+        if len(cache) >= MATCH_CACHE_SIZE:
+            cache.clear()
+        cache[path] = found
+        return found
+
+    def routes(self) -> dict[str, str]:
+        return {match.route_prefix: match.app_name for match in self._prefixes.values()}
+
+    def health(self) -> tuple[int, str]:
+        if not self._router.table.version:
+            return 503, "Route table is not populated yet."
+        if not self._prefixes:
+            return 503, "Route table is not populated yet."
+        return 200, "success"
+
+    def open(
+        self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
+    ) -> Upstream:
+        try:
+            pool = self._router.pool(route.app_name, route.deployment, route.revision)
+        except DeploymentUnavailableError as error:
+            sink.on_failure(Failure(503, str(error)))
+            return _REFUSED
+        call = HttpCall(pool, meta, body, more, sink)
+        pool.submit(call)
+        return call

@@ -1,0 +1,95 @@
+"""What a process needs to make calls: a loop with a router on it, and who is calling.
+
+A replica has one on its own loop, a script or notebook one on a background thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+from trygon.dataplane.router import Router
+from trygon.errors import InstanceError
+
+__all__ = ["Runtime", "current_runtime", "set_default_runtime", "use_runtime"]
+
+
+class Runtime:
+    """A router, the loop it lives on, and the application and revision that calls are made for."""
+
+    __slots__ = ("_tasks", "_thread", "app_name", "loop", "revision", "router")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        router: Router,
+        *,
+        app_name: str | None = None,
+        revision: int | None = None,
+    ) -> None:
+        """Make a runtime for the loop that the calling thread runs."""
+        self.loop = loop
+        self.router = router
+        #: The application of the replica that calls; None in a script.
+        self.app_name = app_name
+        #: Siblings of this revision are preferred, so that a new parent never calls an old child.
+        self.revision = revision
+        self._thread = threading.get_ident()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the loop's thread."""
+        return threading.get_ident() == self._thread
+
+    def call(self, function: Callable[..., object], *args: Any) -> None:
+        """Run `function` on the loop's thread: now if this is it.
+
+        Raises:
+            InstanceError: The loop is closed.
+        """
+        if threading.get_ident() == self._thread:
+            function(*args)
+            return
+        try:
+            self.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as error:
+            raise InstanceError("the instance that this handle belongs to was shut down") from error
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run `coroutine` as a task of this runtime; on the loop's thread."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_default: Runtime | None = None
+_current: ContextVar[Runtime | None] = ContextVar("trygon_runtime", default=None)
+
+
+def set_default_runtime(runtime: Runtime | None) -> None:
+    """Set the runtime of this process, for code that no replica owns."""
+    global _default
+    _default = runtime
+
+
+def use_runtime(runtime: Runtime) -> None:
+    """Make `runtime` the one that code started from this context uses (replicas within one process)."""
+    _current.set(runtime)
+
+
+def current_runtime() -> Runtime:
+    """Return the runtime for the calling code.
+
+    Raises:
+        InstanceError: This process is connected to no instance.
+    """
+    runtime = _current.get() or _default
+    if runtime is None:
+        raise InstanceError(
+            "no instance is running in or connected to this process: call serve.run(app) first"
+        )
+    return runtime

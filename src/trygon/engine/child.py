@@ -1,0 +1,118 @@
+"""The first steps of a forked child: leave the supervisor's things behind, then run, then end. Never returns."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, MutableMapping
+from typing import NoReturn
+
+import msgspec
+
+from trygon.engine.environment import changes_for
+from trygon.engine.platform import Platform
+from trygon.spec.launch import ReplicaLaunch
+
+__all__ = ["ChildPlan", "apply_code", "redirect_output", "run_child"]
+
+
+class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child stands beside its supervisor."""
+
+    #: Shown in process listings.
+    name: str
+    #: stdout and stderr are appended to it; empty leaves them alone.
+    log_path: str
+    #: Open descriptors that the child may have, besides 0, 1 and 2.
+    keep_fds: tuple[int, ...] = ()
+    parent_pid: int
+    #: Read end of the supervisor's lifeline pipe.
+    lifeline_fd: int
+
+
+def run_child(plan: ChildPlan, platform: Platform, main: Callable[[], None]) -> NoReturn:
+    """Become the child that `plan` describes, run `main`, and end the process with its outcome.
+
+    The caller has just forked, with all signals blocked, and has no thread.
+    """
+    code = 1
+    try:
+        _settle(plan, platform)
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = _exit_code(stop)
+    except BaseException:  # noqa: BLE001 - the boundary of a process: the log is the last one to tell
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _settle(plan: ChildPlan, platform: Platform) -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
+    os.setsid()
+    redirect_output(plan.log_path)
+    _close_other_fds({plan.lifeline_fd, *plan.keep_fds})
+    platform.die_with_parent(plan.parent_pid, plan.lifeline_fd)
+    platform.name_process(plan.name)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    faulthandler.enable()
+    gc.enable()
+
+
+def redirect_output(log_path: str) -> None:
+    """Send stdout and stderr to a file, line by line; readers tail it, and no reader's death blocks a print."""
+    if not log_path:
+        return
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None:
+    """Give this process the environment, the working directory and the import path of its replica."""
+    changes = changes_for(launch, environ)
+    environ.update(changes)
+    if "TZ" in changes:
+        time.tzset()
+    if launch.code.working_dir:
+        os.chdir(launch.code.working_dir)
+    sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
+
+
+def _close_other_fds(keep: set[int]) -> None:
+    """Close everything inherited: a copy of another slot's socket would keep it open for ever."""
+    low = 3
+    for fd in sorted(fd for fd in keep if fd > 2):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(low, _max_fd()))
+
+
+def _max_fd() -> int:
+    limit = os.sysconf("SC_OPEN_MAX")
+    return limit if limit > 0 else 65536
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    print(stop.code, file=sys.stderr)  # noqa: T201 - as the interpreter itself does
+    return 1

@@ -1,0 +1,76 @@
+"""The guardian: the supervisor's parent, which outlives it only to leave nothing behind.
+
+When the supervisor is killed, every process it started, and every process those started,
+becomes a child of the guardian, and is ended. When the guardian is killed, the supervisor sees
+the end of its pipe and shuts down. So one violent death leaves no orphan, wherever it strikes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from trygon.engine.platform import Platform
+
+__all__ = ["split"]
+
+
+def split(platform: Platform, close_fds: tuple[int, ...], clean: Callable[[], None]) -> int:
+    """Fork; return in the child, which becomes the supervisor, and never in the guardian.
+
+    Args:
+        platform: The kernel's services.
+        close_fds: Descriptors that are the supervisor's alone.
+        clean: Called by the guardian when nothing of the instance is left.
+
+    Returns:
+        Read end of a pipe that ends when the guardian does.
+    """
+    platform.become_subreaper()
+    read_end, write_end = os.pipe()
+    # Until the handlers stand, a signal would end only one of the two.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    pid = os.fork()
+    if pid:
+        os.close(read_end)
+        for fd in close_fds:
+            os.close(fd)
+        _guard(pid, platform, clean)
+    os.close(write_end)
+    return read_end
+
+
+def _guard(supervisor: int, platform: Platform, clean: Callable[[], None]) -> NoReturn:
+    def forward(number: int, _: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, number)
+
+    platform.name_process("trygon-guardian")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, forward)
+    # A terminal that closes ends its programs; this one ends when its supervisor does.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    status = 1
+    while True:
+        pid, ended = os.waitpid(-1, 0)
+        if pid == supervisor:
+            status = ended
+            break
+    _end_orphans(platform)
+    clean()
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _end_orphans(platform: Platform) -> None:
+    """End all children, and those that become children thereby, until none is left."""
+    while orphans := platform.children():
+        for orphan in orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)

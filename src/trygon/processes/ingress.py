@@ -1,0 +1,85 @@
+"""An ingress process: takes HTTP requests from the supervisor's socket and sends them to replicas. No user code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+
+import uvloop
+
+from trygon.client.link import ControlLink
+from trygon.dataplane.router import Router
+from trygon.dataplane.routes import RouterGateway
+from trygon.observability.logs import Component, LogOptions, set_up_logging
+from trygon.protocols.http.server import HttpServer
+from trygon.protocols.http.settings import HttpSettings
+from trygon.spec.control import Hello, TableApplied
+from trygon.spec.launch import IngressLaunch
+from trygon.spec.routing import RoutingTable
+
+__all__ = ["main"]
+
+#: What ongoing requests get to finish after SIGTERM.
+DRAIN_S = 20.0
+
+
+def main(launch: IngressLaunch) -> None:
+    """Serve HTTP on the inherited socket until SIGTERM, then finish what was begun."""
+    set_up_logging(
+        Component(kind="proxy", name="ingress", id=str(launch.slot)), LogOptions.from_layers(_logging(launch))
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(launch))
+
+
+async def _serve(launch: IngressLaunch) -> None:
+    loop = asyncio.get_running_loop()
+    router = Router(loop)
+    gateway = RouterGateway(router, launch.http_options.get("root_path") or "")
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def leave() -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    def apply(table: RoutingTable) -> None:
+        router.apply(table)
+        gateway.apply(table)
+        link.announce(TableApplied(version=table.version))
+
+    link = ControlLink(
+        launch.controller_address,
+        Hello(role="ingress", peer_id=str(launch.slot), pid=os.getpid()),
+        on_table=apply,
+        on_gone=leave,
+    )
+    sock = socket.socket(fileno=launch.listen_fd)
+    server = HttpServer(sock, gateway, _settings(launch), loop=loop)
+    await link.open()
+    server.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave)
+    await stop
+    await server.drain(DRAIN_S)
+    await router.close()
+    await link.close()
+
+
+def _settings(launch: IngressLaunch) -> HttpSettings:
+    options = launch.http_options
+    timeout_s = options.get("request_timeout_s")
+    keep_alive_s = options.get("keep_alive_timeout_s")
+    return HttpSettings(
+        request_timeout_s=float(timeout_s) if timeout_s else 0.0,
+        keep_alive_timeout_s=90.0 if keep_alive_s is None else float(keep_alive_s),
+        session_id_header=options.get("session_id_header") or "x-session-id",
+        access_log=LogOptions.from_layers(_logging(launch)).writes_access_log,
+        ingress_id=str(launch.slot),
+    )
+
+
+def _logging(launch: IngressLaunch) -> dict[str, object] | None:
+    found = launch.http_options.get("logging")
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,268 @@
+"""A replica: loads its code, says that it is ready, serves until it is drained.
+
+`main` is the whole life of a replica's process; `serve_replica` is the same on a loop of the caller's,
+which is how the in-process engine runs replicas in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import traceback
+from typing import Any
+
+import uvloop
+
+from trygon.client.link import ControlLink, Notice
+from trygon.dataplane.asgi import Lifespan
+from trygon.dataplane.context import request_context
+from trygon.dataplane.replica import Replica
+from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank, enter_replica
+from trygon.dataplane.router import Router
+from trygon.dataplane.runtime import Runtime, set_default_runtime, use_runtime
+from trygon.dataplane.user_callable import UserCallable
+from trygon.engine.child import apply_code
+from trygon.graph.asgi import asgi_ingress_of
+from trygon.graph.pickling import loads_definition
+from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
+from trygon.spec.control import (
+    DrainReplica,
+    Hello,
+    Reconfigure,
+    ReconfigureDone,
+    ReplicaFailed,
+    ReplicaReady,
+    ReplicaUnhealthy,
+)
+from trygon.spec.launch import ReplicaLaunch
+
+__all__ = ["main", "serve_replica"]
+
+logger = logging.getLogger("trygon.replica")
+
+#: Checks in a row that must fail before a replica counts as unhealthy, as in Ray Serve.
+UNHEALTHY_AFTER = 3
+#: What a request still running at the end of the drain gets to see its cancellation.
+CANCEL_GRACE_S = 0.2
+
+
+def main(launch: ReplicaLaunch) -> None:
+    """Run one replica in this process until it is drained."""
+    apply_code(launch, os.environ)
+    _set_up_logging(launch)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_replica(launch, owns_process=True))
+
+
+async def serve_replica(launch: ReplicaLaunch, *, owns_process: bool = False) -> None:
+    """Run one replica on the running loop until it is drained.
+
+    Args:
+        launch: What to run.
+        owns_process: Whether signals, the default runtime and the garbage collector are this replica's.
+    """
+    life = _Life(launch, owns_process=owns_process)
+    await life.run()
+
+
+class _Life:
+    """The parts of one replica and the order they start and end in."""
+
+    def __init__(self, launch: ReplicaLaunch, *, owns_process: bool) -> None:
+        self._launch = launch
+        self._owns_process = owns_process
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._router = Router(loop)
+        self._user = UserCallable(launch.deployment, launch.options.max_ongoing_requests)
+        self._replica = Replica(
+            loop,
+            self._user,
+            app_name=launch.app_name,
+            deployment=launch.deployment,
+            max_ongoing_requests=launch.options.max_ongoing_requests,
+        )
+        self._link = ControlLink(
+            launch.controller_address,
+            Hello(role="replica", peer_id=launch.replica_id, pid=os.getpid()),
+            on_table=self._router.apply,
+            on_notice=self._on_notice,
+            on_gone=lambda: self._leave(0.0),
+        )
+        self._lifespan: Lifespan | None = None
+        #: Seconds the drain may take; set when the replica is to leave.
+        self._leaving: asyncio.Future[float] = loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        runtime = Runtime(
+            self._loop, self._router, app_name=self._launch.app_name, revision=self._launch.revision
+        )
+        use_runtime(runtime)
+        if self._owns_process:
+            set_default_runtime(runtime)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(
+                    number, self._leave, self._launch.options.graceful_shutdown_timeout_s
+                )
+        await self._link.open()
+        try:
+            if await self._start():
+                await self._serve()
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await self._router.close()
+            await self._link.close()
+
+    # ---- start
+
+    async def _start(self) -> bool:
+        start = self._loop.create_task(self._start_user_code())
+        waited: list[asyncio.Future[Any]] = [start, self._leaving]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await asyncio.wait([start])
+            return False
+        error = start.exception()
+        if error is None:
+            return True
+        if not isinstance(error, Exception | SystemExit):
+            raise error
+        text = _user_traceback(error)
+        logger.error("the replica failed to start:\n%s", text)
+        self._link.send(ReplicaFailed(replica_id=self._launch.replica_id, error=text))
+        return False
+
+    async def _start_user_code(self) -> None:
+        launch = self._launch
+        context = ReplicaContext(
+            replica_id=ReplicaID(launch.replica_tag, launch.deployment, launch.app_name),
+            servable_object=None,
+            rank=ReplicaRank(launch.rank, 0, launch.rank),
+            world_size=launch.world_size,
+            code_version=str(launch.revision),
+        )
+        enter_replica(context)
+        target, args, kwargs = loads_definition(launch.definition)
+        await self._user.construct(target, args, kwargs)
+        context.servable_object = self._user.instance
+        await self._build_asgi_app(target)
+        await self._user.reconfigure(launch.options.user_config)
+        async with asyncio.timeout(launch.options.health_check_timeout_s):
+            await self._user.check_health()
+        if self._owns_process:
+            # What start-up made lives as long as the process; collections need not look at it again.
+            gc.collect()
+            gc.freeze()
+        await self._replica.listen(launch.address)
+
+    async def _build_asgi_app(self, target: Any) -> None:
+        ingress = asgi_ingress_of(target)
+        if ingress is None:
+            return
+        app = await ingress.build(self._user.instance)
+        self._lifespan = Lifespan(app)
+        await self._lifespan.startup()
+        self._replica.set_asgi_app(app, self._lifespan.state)
+
+    # ---- serve
+
+    async def _serve(self) -> None:
+        launch = self._launch
+        self._link.announce(ReplicaReady(replica_id=launch.replica_id, pid=os.getpid()))
+        if self._user.has_method("check_health"):
+            self._spawn(self._watch_health())
+        timeout_s = await self._leaving
+        if not await self._replica.drain(timeout_s):
+            logger.warning(
+                "%d requests are still running after graceful_shutdown_timeout_s=%s; they are cancelled",
+                self._replica.ongoing,
+                timeout_s,
+            )
+            await self._replica.cancel_all(CANCEL_GRACE_S)
+        self._replica.close()
+        if self._lifespan is not None:
+            await self._lifespan.shutdown()
+        try:
+            async with asyncio.timeout(max(timeout_s, 1.0)):
+                await self._user.close()
+        except Exception:  # the user's clean-up raises anything; the replica ends all the same
+            logger.exception("the clean-up of the deployment failed")
+
+    async def _watch_health(self) -> None:
+        options = self._launch.options
+        failures = 0
+        while True:
+            await asyncio.sleep(options.health_check_period_s)
+            try:
+                async with asyncio.timeout(options.health_check_timeout_s):
+                    await self._user.check_health()
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - a user's health check raises anything
+                failures += 1
+                text = _user_traceback(error)
+                logger.warning("health check failed (%d of %d):\n%s", failures, UNHEALTHY_AFTER, text)
+                if failures >= UNHEALTHY_AFTER:
+                    self._link.announce(ReplicaUnhealthy(replica_id=self._launch.replica_id, error=text))
+                    return
+
+    # ---- notices
+
+    def _on_notice(self, notice: Notice) -> None:
+        if isinstance(notice, DrainReplica):
+            self._leave(notice.timeout_s)
+        elif isinstance(notice, Reconfigure):
+            self._spawn(self._reconfigure(notice.user_config))
+
+    async def _reconfigure(self, user_config: Any) -> None:
+        error = ""
+        try:
+            await self._user.reconfigure(user_config)
+        except Exception as problem:  # noqa: BLE001 - user code raises anything; it is told
+            error = _user_traceback(problem)
+            logger.error("reconfigure failed:\n%s", error)
+        self._link.send(ReconfigureDone(replica_id=self._launch.replica_id, error=error))
+
+    def _leave(self, timeout_s: float) -> None:
+        if not self._leaving.done():
+            self._leaving.set_result(timeout_s)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Return the traceback without the frames of our own that lead to the user's code."""
+    frames = error.__traceback__
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith((own, asyncio.__path__[0])):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__)).rstrip()
+
+
+def _set_up_logging(launch: ReplicaLaunch) -> None:
+    def context() -> LogContext | None:
+        request = request_context.get()
+        if request is None:
+            return None
+        return LogContext(
+            request.request_id, request.route, launch.app_name, launch.deployment, launch.replica_tag
+        )
+
+    set_up_logging(
+        Component(
+            kind="replica",
+            name=f"{launch.app_name}_{launch.deployment}",
+            id=launch.replica_tag,
+            context=LogContext("", "", launch.app_name, launch.deployment, launch.replica_tag),
+        ),
+        LogOptions.from_layers(launch.app_logging, launch.options.logging),
+        context=context,
+    )

@@ -1,0 +1,197 @@
+"""The supervisor process, put together; exec'ed by the launcher, never forked from a user's process.
+
+``python -P -m trygon.processes.supervisor CONFIG_FD STATUS_FD LIFELINE_FD``
+
+Tells the launcher over STATUS_FD how it went: one LaunchReport in JSON. The sockets exist by then, so
+callers may connect while the rest is still being imported; what they send waits in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+import trygon
+from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
+from trygon.clock import RealClock
+from trygon.engine.child import apply_code
+from trygon.engine.guardian import split
+from trygon.engine.platform import Platform
+from trygon.engine.sockets import bind_control, bind_http
+from trygon.engine.supervisor import Programs, Supervisor
+from trygon.errors import TrygonError
+from trygon.processes.image import INGRESS_MODULES, REPLICA_MODULES, freeze, import_all, load_function
+from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
+from trygon.spec.launch import IngressLaunch, ReplicaLaunch
+
+__all__ = ["main"]
+
+logger = logging.getLogger("trygon.supervisor")
+
+
+def main(arguments: list[str]) -> None:
+    """Run an instance until it ends; the process exits with 0 when that was orderly."""
+    # Nothing is thrown away while starting, so looking for garbage is time lost.
+    gc.disable()
+    config_fd, status_fd, lifeline_fd = (int(argument) for argument in arguments)
+    with open(config_fd, "rb") as file:
+        config = msgspec.json.decode(file.read(), type=InstanceConfig)
+    platform = Platform(portable=config.portable)
+    report = _Report(status_fd)
+    try:
+        run_dir = _prepare_directories(config)
+        watched = () if lifeline_fd < 0 else (lifeline_fd,)
+        guardian_fd = split(platform, (status_fd, *watched), run_dir.remove)
+        platform.name_process("trygon-supervisor")
+        http_sockets = bind_http(config.host, config.port, config.num_ingress)
+        control_socket = bind_control(os.path.join(config.runtime_dir, "controller.sock"))
+        record = _record(config, http_sockets)
+    except TrygonError as error:
+        report.fail(str(error))
+        sys.exit(1)
+    except OSError as error:
+        report.fail(f"the instance could not be started: {error}")
+        sys.exit(1)
+    _log_to_stderr()
+    supervisor = Supervisor(
+        config,
+        _programs(config, record),
+        platform,
+        RealClock(),
+        environ=os.environ,
+        http_sockets=http_sockets,
+        control_socket=control_socket,
+        watched_fds=(guardian_fd, *watched),
+    )
+    supervisor.prepare()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+    _start(config, supervisor, run_dir, record, report)
+    supervisor.run()
+    if os.getppid() != record.pid:
+        # The guardian, whose work this is, was killed.
+        run_dir.remove()
+
+
+def _start(
+    config: InstanceConfig, supervisor: Supervisor, run_dir: RunDir, record: InstanceRecord, report: _Report
+) -> None:
+    """Fork each kind of process as soon as what it needs is imported: the imports then overlap."""
+    from trygon.processes import controller
+
+    freeze()
+    supervisor.start_controller()
+    run_dir.write_record(record)
+    report.succeed(record)
+    if config.num_ingress:
+        import_all((*INGRESS_MODULES, config.ingress_main.partition(":")[0]))
+        freeze()
+        for slot in range(config.num_ingress):
+            supervisor.start_ingress(slot)
+    import_all((*REPLICA_MODULES, config.replica_main.partition(":")[0]))
+    freeze()
+    gc.enable()
+    del controller
+
+
+def _prepare_directories(config: InstanceConfig) -> RunDir:
+    runtime_dir, state_dir = Path(config.runtime_dir), Path(config.state_dir)
+    check_socket_path(runtime_dir)
+    make_private_dir(state_dir)
+    make_private_dir(state_dir / "logs")
+    run_dir = RunDir.acquire(runtime_dir)
+    if run_dir is None:
+        raise TrygonError(
+            f"an instance called {config.name!r} is running already; join it, shut it down, or choose another name"
+        )
+    run_dir.clear()
+    _check_store(config)
+    return run_dir
+
+
+def _check_store(config: InstanceConfig) -> None:
+    """An attached instance starts empty; a detached one must be able to read what it restores."""
+    from trygon.processes.controller import make_store
+
+    store = make_store(config)
+    if config.attached:
+        store.clear()
+    else:
+        store.load()
+
+
+def _record(config: InstanceConfig, http_sockets: list[socket.socket]) -> InstanceRecord:
+    return InstanceRecord(
+        name=config.name,
+        pid=os.getppid(),
+        supervisor_pid=os.getpid(),
+        host=config.host,
+        port=http_sockets[0].getsockname()[1] if http_sockets else 0,
+        controller_address=os.path.join(config.runtime_dir, "controller.sock"),
+        runtime_dir=config.runtime_dir,
+        state_dir=config.state_dir,
+        log_dir=os.path.join(config.state_dir, "logs"),
+        attached=config.attached,
+        started_wall_s=RealClock().wall(),
+        version=trygon.__version__,
+    )
+
+
+def _programs(config: InstanceConfig, record: InstanceRecord) -> Programs:
+    def run_controller(listen_fd: int, link_fd: int) -> None:
+        from trygon.processes import controller
+
+        controller.main(config, record, listen_fd, link_fd)
+
+    def run_ingress(launch: IngressLaunch) -> None:
+        load_function(config.ingress_main)(launch)
+
+    def run_replica(launch: ReplicaLaunch) -> None:
+        apply_code(launch, os.environ)
+        load_function(config.replica_main)(launch)
+
+    return Programs(
+        controller=run_controller,
+        ingress=run_ingress,
+        replica=run_replica,
+        replica_command=(sys.executable, "-P", "-m", "trygon.processes.replica_exec", config.replica_main),
+    )
+
+
+class _Report:
+    """The one answer to the launcher."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def succeed(self, record: InstanceRecord) -> None:
+        """Say that callers may come."""
+        self._send(LaunchReport(record=record))
+
+    def fail(self, error: str) -> None:
+        """Say why not."""
+        self._send(LaunchReport(error=error))
+
+    def _send(self, report: LaunchReport) -> None:
+        # The launcher may be gone already; the lifeline tells that.
+        with contextlib.suppress(OSError), open(self._fd, "wb") as file:
+            file.write(msgspec.json.encode(report))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(asctime)s %(name)s -- %(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,194 @@
+"""The HTTP server of one ingress process: accepts, sweeps, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from typing import Final
+
+import msgspec
+
+from trygon.clock import Clock, RealClock
+from trygon.dataplane.gateway import Gateway
+from trygon.protocols.http.access_log import AccessLog
+from trygon.protocols.http.connection import HttpConnection
+from trygon.protocols.http.front import SWEEP_S, Front
+from trygon.protocols.http.settings import HttpSettings
+
+__all__ = ["HttpServer", "HttpStatistics"]
+
+#: Connections accepted in one turn of the loop (about 60 us each), so that a burst does not hold up requests.
+_MAX_ACCEPTS_PER_TURN: Final = 16
+_ACCEPT_BACKOFF_S: Final = 0.2
+_OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class HttpStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What an `HttpServer` holds and has done."""
+
+    connections: int
+    #: Between two requests.
+    idle: int
+    #: In the middle of a head or a small body, or saying good-bye.
+    incomplete: int
+    active: int
+    websockets: int
+    #: Requests answered, by status class ("2xx").
+    requests: dict[str, int]
+    latency_sum_s: float
+    #: Of small bodies being collected.
+    buffered_bytes: int
+    accepted: int
+    #: Connections closed to make room.
+    shed: int
+    #: Newcomers for which there was no room.
+    refused: int
+    access_log_lines_lost: int
+
+
+class HttpServer:
+    """Serves HTTP/1.1 and websockets from a listening socket to a `Gateway`.
+
+    Args:
+        sock: Bound and listening; stays the caller's.
+        gateway: Where requests go.
+        settings: Limits and timeouts.
+        loop: The running loop.
+        access_log_fd: Where access log lines go when `settings.access_log` is set.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        gateway: Gateway,
+        settings: HttpSettings | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        access_log_fd: int = 2,
+        clock: Clock | None = None,
+    ) -> None:
+        clock = clock or RealClock()
+        settings = settings or HttpSettings()
+        log = AccessLog(access_log_fd, settings.ingress_id, loop, clock) if settings.access_log else None
+        self._front = Front(gateway, settings, loop, clock, log)
+        self._loop = loop
+        self._wall = clock.wall
+        self._sock = sock
+        self._accepting = False
+        self._backoff: asyncio.TimerHandle | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._num_accepted = 0
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._front.prefixes.set_time(self._wall())
+        self._sock.setblocking(False)
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._start_accepting()
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting, let requests in work finish for up to `grace_s`, then cut the rest."""
+        front = self._front
+        front.draining = True
+        self._stop_accepting()
+        for task in tuple(self._adopting):
+            await task
+        for peer in tuple(front.connections):
+            peer.drain()
+        if front.connections:
+            front.gone = self._loop.create_future()
+            try:
+                async with asyncio.timeout(grace_s):
+                    await asyncio.shield(front.gone)
+            except TimeoutError:
+                for peer in tuple(front.connections):
+                    peer.abort()
+                await front.gone
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        self._front.stop()
+        if self._front.log is not None:
+            self._front.log.close()
+
+    def statistics(self) -> HttpStatistics:
+        """Return what is open and what was done."""
+        front = self._front
+        num_idle, num_incomplete = len(front.idle), len(front.incomplete)
+        return HttpStatistics(
+            connections=len(front.connections),
+            idle=num_idle,
+            incomplete=num_incomplete,
+            active=len(front.connections) - front.num_websockets - num_idle - num_incomplete,
+            websockets=front.num_websockets,
+            requests={"%dxx" % n: count for n, count in enumerate(front.num_by_class) if count},
+            latency_sum_s=front.latency_sum_s,
+            buffered_bytes=front.buffered_bytes,
+            accepted=self._num_accepted,
+            shed=front.num_shed,
+            refused=front.num_refused,
+            access_log_lines_lost=front.log.num_lost if front.log is not None else 0,
+        )
+
+    # ---- accepting
+
+    def _start_accepting(self) -> None:
+        self._backoff = None
+        if not self._accepting and not self._front.draining:
+            self._accepting = True
+            self._loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _stop_accepting(self) -> None:
+        if self._backoff is not None:
+            self._backoff.cancel()
+            self._backoff = None
+        if self._accepting:
+            self._accepting = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _accept(self) -> None:
+        for _ in range(_MAX_ACCEPTS_PER_TURN):
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    raise
+                # The connection stays in the backlog and the socket readable: wait, or the loop would spin.
+                self._stop_accepting()
+                self._front.make_room()
+                self._backoff = self._loop.call_later(_ACCEPT_BACKOFF_S, self._start_accepting)
+                return
+            sock.setblocking(False)
+            self._num_accepted += 1
+            task = self._loop.create_task(self._adopt(sock))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_connection, sock)
+        except OSError:
+            sock.close()
+
+    def _make_connection(self) -> HttpConnection:
+        return HttpConnection(self._front)
+
+    # ---- time
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        front = self._front
+        front.prefixes.set_time(self._wall())
+        now = front.monotonic()
+        for peer in front.wheel.sweep(now):
+            peer.on_deadline(now)

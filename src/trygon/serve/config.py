@@ -1,0 +1,37 @@
+"""Option classes, as `ray.serve.config` names them."""
+
+from __future__ import annotations
+
+from trygon.spec.autoscaling import AggregationFunction, AutoscalingConfig, AutoscalingPolicy
+from trygon.spec.http_options import (
+    ControllerOptions,
+    DeploymentMode,
+    HTTPOptions,
+    ProxyLocation,
+    gRPCOptions,
+)
+from trygon.spec.options import (
+    BackpressureConfig,
+    DeploymentActorConfig,
+    GangPlacementStrategy,
+    GangRuntimeFailurePolicy,
+    GangSchedulingConfig,
+    RequestRouterConfig,
+)
+
+__all__ = [
+    "AggregationFunction",
+    "AutoscalingConfig",
+    "AutoscalingPolicy",
+    "BackpressureConfig",
+    "ControllerOptions",
+    "DeploymentActorConfig",
+    "DeploymentMode",
+    "GangPlacementStrategy",
+    "GangRuntimeFailurePolicy",
+    "GangSchedulingConfig",
+    "HTTPOptions",
+    "ProxyLocation",
+    "RequestRouterConfig",
+    "gRPCOptions",
+]
