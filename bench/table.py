@@ -56,6 +56,8 @@ class Report:
     venvs: list[str] = field(default_factory=list)
     #: Every single measurement, so that the noise can be seen.
     raw: list[str] = field(default_factory=list)
+    #: Largest share of the processors that was in use by others before a round.
+    busiest: float = 0.0
 
     def add_missing(self, name: str, reason: str) -> None:
         """Add the row of a system that gave nothing, and why."""

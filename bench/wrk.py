@@ -89,7 +89,9 @@ def run_wrk(port: int, probe: Probe, *, connections: int, duration_s: float) -> 
             complaint = child.last_words()
             child.end(grace_s=1)
     return _parse(
-        output.decode(), complaint, f"wrk -t1 -c{connections} -d{seconds}s --latency -s request.lua {url}"
+        output.decode(),
+        complaint,
+        f"wrk -t1 -c{connections} -d{seconds}s --latency -s request.lua http://127.0.0.1:PORT{probe.path}",
     )
 
 

@@ -19,6 +19,9 @@ from bench.table import Report
 __all__ = ["Outcome", "Settings", "chosen", "describe", "interleave", "median_of", "say", "warn_if_busy"]
 
 T = TypeVar("T")
+#: Stands for the port in a command that is shown; every run has another one.
+_SHOWN_PORT = 65535
+_BUSY_NOTE = "the machine was not quiet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +64,16 @@ def chosen(systems: Sequence[System], settings: Settings) -> list[System]:
 
 
 def warn_if_busy(report: Report) -> None:
-    """Note it on the page when somebody else uses the processors."""
+    """Note it on the page when somebody else uses the processors; the worst moment stays."""
     busy = machine.busy_share()
-    if busy > 0.1:
-        text = f"the machine was not quiet: {busy:.0%} of the processors were busy before a round began"
-        if not any(note.startswith("the machine was not quiet") for note in report.notes):
-            report.notes.append(text)
-        say(text)
+    if busy <= 0.1:
+        return
+    say(f"{_BUSY_NOTE}: {busy:.0%} of the processors are busy")
+    report.busiest = max(report.busiest, busy)
+    report.notes = [note for note in report.notes if not note.startswith(_BUSY_NOTE)]
+    report.notes.append(
+        f"{_BUSY_NOTE}: up to {report.busiest:.0%} of the processors were busy before a round began"
+    )
 
 
 def interleave(
@@ -94,7 +100,7 @@ def interleave(
                 warn_if_busy(report)
                 say(f"{report.name}: round {number + 1} of {rounds}: {system.name}")
                 with start(system) as running:
-                    describe(report, system, str(running.port))
+                    describe(report, system)
                     outcome.results.append(measure(running))
             except (Unavailable, OSError, http.client.HTTPException) as error:
                 outcome.reason = (
@@ -106,15 +112,13 @@ def interleave(
     return outcomes
 
 
-def describe(report: Report, system: System, port: str) -> None:
+def describe(report: Report, system: System) -> None:
     """Put the command and the environment of a system on the page, once."""
     if system.venv not in report.venvs:
         report.venvs.append(system.venv)
     words = [f"{name}={value}" for name, value in system.env.items()]
-    words += [str(part) for part in system.command(int(port) if port.isdigit() else 0)]
-    line = f"{system.name}: {shlex.join(words)}".replace(f"--port {port}", "--port PORT").replace(
-        "--port 0", "--port PORT"
-    )
+    words += [str(part) for part in system.command(_SHOWN_PORT)]
+    line = f"{system.name}: {shlex.join(words)}".replace(str(_SHOWN_PORT), "PORT")
     line = line.replace(f"{venvs.ROOT.parent.parent}/", "")
     if line not in report.commands:
         report.commands.append(line)

@@ -57,7 +57,7 @@ def run_handle(settings: Settings) -> Report:
                 outcome.reason = str(error)
                 say(f"{outcome.system.name}: {error}")
                 continue
-            describe(report, outcome.system, "PORT")
+            describe(report, outcome.system)
             outcome.results.append(
                 _Times(
                     statistics.median(found["handle_s"]),

@@ -16,7 +16,7 @@ import msgspec
 
 from trygon.client.instances import choose, new_name
 from trygon.client.launch import Launched, begin_launch
-from trygon.client.link import ControlLink, Notice
+from trygon.client.link import ControlLink, Notice, Request
 from trygon.client.rundir import RunDir
 from trygon.errors import InstanceError
 from trygon.spec.application import ApplicationSpec
@@ -105,6 +105,7 @@ class Instance:
         self.on_table: list[Callable[[RoutingTable], None]] = []
         self._progress: dict[str, list[Progress]] = {}
         self._gone = threading.Event()
+        self._closed = False
         self._thread = None if loop is not None else _LoopThread()
         self.loop = loop if loop is not None else self._thread_loop()
         self.link = ControlLink(
@@ -126,7 +127,14 @@ class Instance:
         return self._gone.is_set()
 
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
-        """Run a coroutine on the connection's loop."""
+        """Run a coroutine on the connection's loop.
+
+        Raises:
+            InstanceError: The connection was closed.
+        """
+        if self._closed:
+            coroutine.close()
+            raise InstanceError(f"the connection to instance {self.record.name!r} was closed; connect again")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def deploy(self, applications: tuple[ApplicationSpec, ...]) -> dict[str, int]:
@@ -135,7 +143,7 @@ class Instance:
         Raises:
             DeployError: They cannot be deployed; nothing was changed.
         """
-        answer = self._ask(self.link.call(DeployApplications(applications=applications)))
+        answer = self._ask(DeployApplications(applications=applications))
         return msgspec.convert(answer, dict[str, int])
 
     def wait_running(
@@ -159,7 +167,7 @@ class Instance:
         for name in revisions if on_progress is not None else ():
             self._progress.setdefault(name, []).append(on_progress)  # type: ignore[arg-type]
         try:
-            self._ask(self.link.call(WaitApplications(revisions=revisions), timeout_s=timeout_s))
+            self._ask(WaitApplications(revisions=revisions), timeout_s=timeout_s)
         finally:
             for name in revisions if on_progress is not None else ():
                 self._progress[name].remove(on_progress)  # type: ignore[arg-type]
@@ -170,13 +178,13 @@ class Instance:
         Raises:
             TimeoutError: Its replicas were still finishing; the deletion goes on.
         """
-        self._ask(self.link.call(DeleteApplication(name=name), timeout_s=_ANSWER_S))
+        self._ask(DeleteApplication(name=name), timeout_s=_ANSWER_S)
         if wait:
-            self._ask(self.link.call(WaitDeleted(name=name), timeout_s=timeout_s))
+            self._ask(WaitDeleted(name=name), timeout_s=timeout_s)
 
     def status(self) -> InstanceStatus:
         """Return everything that runs."""
-        answer = self._ask(self.link.call(GetStatus(), timeout_s=_ANSWER_S))
+        answer = self._ask(GetStatus(), timeout_s=_ANSWER_S)
         return msgspec.convert(answer, InstanceStatus)
 
     def shutdown(self, *, grace_s: float | None = None, timeout_s: float = 30.0) -> None:
@@ -186,8 +194,10 @@ class Instance:
             grace_s: Replicas still busy after this are killed; None keeps to each deployment's own timeout.
             timeout_s: After this the end is forced.
         """
+        if self._closed:
+            return
         with contextlib.suppress(InstanceError, TimeoutError):
-            self._ask(self.link.call(Shutdown(grace_s=grace_s), timeout_s=timeout_s))
+            self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
         if not self._wait_ended(_LAST_STEPS_S):
             # The first asks again, the second forces.
             for _ in range(2):
@@ -198,13 +208,16 @@ class Instance:
 
     def close(self) -> None:
         """Drop the connection; a detached instance runs on, an attached one ends with this program."""
+        if self._closed:
+            return
         if self.loop.is_running():
             with contextlib.suppress(concurrent.futures.CancelledError):
                 self.submit(self.link.close()).result()
+        self._closed = True
         self._stop_thread()
 
-    def _ask(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        future = self.submit(coroutine)
+    def _ask(self, request: Request, *, timeout_s: float | None = None) -> Any:
+        future = self.submit(self.link.call(request, timeout_s=timeout_s))
         try:
             return future.result()
         except BaseException:

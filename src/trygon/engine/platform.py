@@ -28,11 +28,12 @@ class Platform:
 
     def __init__(self, *, portable: bool = False) -> None:
         self.linux = sys.platform == "linux" and not portable
-        self._libc = ctypes.CDLL(None, use_errno=True) if self.linux else None
+        self._libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
     def become_subreaper(self) -> None:
         """Inherit orphaned descendants, so that they can be found, reaped and ended. No twin: groups only."""
-        self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        if self.linux:
+            self._prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     def name_process(self, name: str) -> None:
         """Show `name` in process listings; at most 15 bytes count."""
@@ -46,7 +47,7 @@ class Platform:
             parent_pid: The parent as it was before the fork; if it is gone already, this does not return.
             lifeline_fd: Read end of a pipe whose only write end the parent holds; used by the twin.
         """
-        if self._libc is not None:
+        if self.linux:
             self._prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent_pid:
                 os._exit(1)

@@ -317,7 +317,7 @@ class Supervisor:
         if child.kind != "replica":
             self._end_group(pid)
             if self._shutdown is None:
-                logger.warning("%s %s ended: %s", child.kind, child.key, _describe_exit(code))
+                logger.warning("%s ended: %s", f"{child.kind} {child.key}".strip(), _describe_exit(code))
             self._restart(child)
             return
         self._end_family(pid, child.key)

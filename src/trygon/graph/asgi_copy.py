@@ -87,6 +87,9 @@ class _Copier:
             return None
         if name == "middleware_stack":
             return self._stack(part)
+        if name == "dependencies" and self._instance is None:
+            for dependency in part:
+                _resolve_annotations(getattr(dependency, "dependency", None), None)
         if isinstance(part, list):
             return [self.copy(item) for item in part if not self._is_foreign(item)]
         if isinstance(part, State):
@@ -123,6 +126,8 @@ class _Copier:
 
     def _route(self, route: Any) -> Any:
         endpoint = route.endpoint
+        if self._instance is None:
+            _resolve_annotations(endpoint, getattr(route, "dependant", None))
         owner = self._owner(endpoint)
         if owner is None:
             return self._plain_route(route)
@@ -189,7 +194,8 @@ def _library_class(route: Any) -> Any:
 def _is_structure(value: object) -> bool:
     if isinstance(value, Starlette | Router | Mount | Host):
         return True
-    return type(value).__module__ == "fastapi.routing" and type(value).__name__ in _LINKS
+    kind = type(value)
+    return kind.__name__ in _LINKS and kind.__module__ in {"fastapi.routing", "starlette.routing"}
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -197,6 +203,25 @@ def _is_filled(cell: types.CellType) -> bool:
         return cell.cell_contents is not None or True
     except ValueError:
         return False
+
+
+def _resolve_annotations(call: Any, dependant: Any) -> None:
+    """Replace annotations written as text by what they name, for a route's function and its dependencies.
+
+    FastAPI reads signatures again in the replica. A function that travels by value takes only those
+    globals along that its code uses, not those that only its annotations name.
+    """
+    if isinstance(call, types.FunctionType | type):
+        try:
+            signature = inspect.signature(call)
+            annotations = [p.annotation for p in signature.parameters.values()]
+            if any(isinstance(annotation, str) for annotation in [*annotations, signature.return_annotation]):
+                call.__signature__ = inspect.signature(call, eval_str=True)  # type: ignore[union-attr]
+        except (NameError, TypeError, ValueError, AttributeError, SyntaxError):
+            # FastAPI could not resolve it either, or there is no signature.
+            pass
+    for dependency in getattr(dependant, "dependencies", ()):
+        _resolve_annotations(dependency.call, dependency)
 
 
 def _check_method(endpoint: Any) -> None:

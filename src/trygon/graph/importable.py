@@ -21,11 +21,11 @@ def is_importable(module: ModuleType) -> bool:
     spec = _find(name)
     if spec is None:
         return False
-    file, origin = getattr(module, "__file__", None), spec.origin
-    if file is None:
+    if not spec.has_location:
         # Built-in and frozen modules, and namespace packages.
-        return origin is None or not spec.has_location
-    return origin is not None and (origin == file or os.path.realpath(origin) == os.path.realpath(file))
+        return spec.origin is not None or getattr(module, "__file__", None) is None
+    file, origin = getattr(module, "__file__", None), spec.origin
+    return file is not None and (origin == file or os.path.realpath(origin) == os.path.realpath(file))
 
 
 def _find(name: str) -> Any:

@@ -53,5 +53,12 @@ def dumps_definition(
 
 def loads_definition(definition: bytes) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """Return what `dumps_definition` was given; in a replica only, for it runs the user's code."""
-    target, args, kwargs = pickle.loads(definition)
+    try:
+        target, args, kwargs = pickle.loads(definition)
+    except (ImportError, AttributeError) as error:
+        error.add_note(
+            "the replica does not find code of this deployment; its modules must be on the Python path of the "
+            "process that deploys, at import as in a fresh process (`trygon run --app-dir FOLDER` adds a folder)"
+        )
+        raise
     return target, args, kwargs

@@ -24,7 +24,6 @@ from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaR
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_default_runtime, use_runtime
 from trygon.dataplane.user_callable import UserCallable
-from trygon.engine.child import apply_code
 from trygon.graph.asgi import asgi_ingress_of
 from trygon.graph.pickling import loads_definition
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
@@ -51,7 +50,6 @@ CANCEL_GRACE_S = 0.2
 
 def main(launch: ReplicaLaunch) -> None:
     """Run one replica in this process until it is drained."""
-    apply_code(launch, os.environ)
     _set_up_logging(launch)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_replica(launch, owns_process=True))

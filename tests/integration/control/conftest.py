@@ -91,9 +91,14 @@ def run(instance: Instance, *applications: ApplicationSpec, timeout_s: float = 1
 
 def processes(instance: Instance) -> dict[int, str]:
     """Return the instance's processes by pid, from the guardian down."""
+    found = {}
     top = psutil.Process(instance.record.pid)
-    found = [top, *top.children(recursive=True)]
-    return {process.pid: process.name() for process in found}
+    for process in (top, *top.children(recursive=True)):
+        try:
+            found[process.pid] = process.name()
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def pids(instance: Instance, kind: str) -> set[int]:

@@ -60,6 +60,7 @@ async def _replica(launch: ReplicaLaunch, script: dict[str, object]) -> None:
     if "sleep" in script:
         await leave.wait()
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), launch.address)
+    os.chmod(launch.address, 0o600)
     link.announce(ReplicaReady(replica_id=launch.replica_id, pid=os.getpid()))
     while True:
         await leave.wait()

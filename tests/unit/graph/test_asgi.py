@@ -501,10 +501,8 @@ def test_a_route_method_without_self_is_refused() -> None:
 
 def test_a_class_with_an_included_router_travels_by_value() -> None:
     app, router = FastAPI(), APIRouter()
-    app.include_router(router, prefix="/r")
     app.state.word = "kept"
 
-    @ingress(app)
     class Model:
         @router.get("/{i}")
         def get(self, i: int) -> int:
@@ -514,7 +512,9 @@ def test_a_class_with_an_included_router_travels_by_value() -> None:
         def word(self, request: Request) -> str:
             return request.app.state.word  # type: ignore[no-any-return]
 
-    target, _, _ = loads_definition(dumps_definition(Model))
+    app.include_router(router, prefix="/r")
+
+    target, _, _ = loads_definition(dumps_definition(ingress(app)(Model)))
     built = build(target)
 
     assert [5, "kept"] == [ask(built, "/r/4").json(), ask(built, "/word").json()]
@@ -536,3 +536,51 @@ def test_a_plain_deployment_loads_neither_web_framework_nor_pydantic() -> None:
     )
 
     assert "[]" == done.stdout.strip()
+
+
+MAIN_PROGRAM = """
+from __future__ import annotations
+import asyncio, sys
+from typing import Annotated
+from fastapi import APIRouter, Depends, FastAPI, Request
+from pydantic import BaseModel
+from trygon.graph.asgi import ingress
+from trygon.graph.pickling import dumps_definition
+
+class Item(BaseModel):
+    x: int
+
+def path_of(request: Request) -> str:
+    return request.url.path
+
+class Page:
+    def __init__(self, request: Request, size: int = 2) -> None:
+        self.size = size
+
+app, router = FastAPI(), APIRouter()
+
+@router.post("/free")
+def free(item: Item, path: Annotated[str, Depends(path_of)]) -> Item:
+    return item
+
+app.include_router(router, prefix="/r", dependencies=[Depends(path_of)])
+
+@ingress(app)
+class Model:
+    @app.post("/own")
+    def own(self, item: Item, path: Annotated[str, Depends(path_of)], page: Page = Depends()) -> Item:
+        return Item(x=item.x + page.size)
+
+sys.stdout.buffer.write(dumps_definition(Model))
+"""
+
+
+def test_annotations_written_as_text_survive_the_way_to_the_replica() -> None:
+    done = subprocess.run([sys.executable, "-c", MAIN_PROGRAM], capture_output=True, timeout=30, check=True)
+
+    target, _, _ = loads_definition(done.stdout)
+    built = build(target)
+
+    assert [{"x": 5}, {"x": 3}] == [
+        ask(built, path, "POST", json={"x": 3}).json() for path in ("/own", "/r/free")
+    ]

@@ -100,9 +100,7 @@ def test_binding_keeps_the_arguments_as_they_are() -> None:
 
 
 def test_a_function_takes_no_bound_arguments() -> None:
-    with pytest.raises(
-        ValueError, match="'?function'? is a function deployment and takes no bound arguments"
-    ):
+    with pytest.raises(ValueError, match="function is a function deployment and takes no bound arguments"):
         deployment(function).bind(1)
 
     assert deployment(function).bind() is not None
@@ -188,7 +186,7 @@ def test_run_targets_have_the_defaults_of_ray_serve() -> None:
     ],
 )
 def test_a_retired_name_fails_with_one_line_that_names_the_modern_call(use, modern: str) -> None:
-    with pytest.raises(Exception, match="removed|not part of Serve") as caught:
+    with pytest.raises(Exception, match=r"removed|not part of Serve") as caught:
         use(deployment(Model))
 
     assert modern in str(caught.value)

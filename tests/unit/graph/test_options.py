@@ -167,7 +167,7 @@ def test_an_unknown_option_is_named_with_the_nearest_one() -> None:
 
 
 def test_the_share_of_a_rolling_update_is_the_decorators_only() -> None:
-    with pytest.raises(TypeError, match="give it to @serve.deployment"):
+    with pytest.raises(TypeError, match=r"give it to @serve.deployment"):
         made().options(rolling_update_percentage=0.5)
 
 

@@ -51,7 +51,8 @@ Nameless = deployment(ingress(asgi)())
 def load_module(path: Path, name: str) -> ModuleType:
     path.write_text(MODULE)
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -269,3 +270,15 @@ def test_a_deployment_among_globals_travels_too() -> None:
         return made.name
 
     assert "Local" == in_a_fresh_process(dumps_definition(function), "target()")
+
+
+def test_a_replica_that_misses_a_module_says_what_it_needs(importable: ModuleType) -> None:
+    definition = dumps_definition(importable.Plain)
+    held = sys.modules.pop("trygon_open_module")
+    sys.path.pop(0)
+
+    with pytest.raises(ModuleNotFoundError) as caught:
+        loads_definition(definition)
+
+    sys.modules["trygon_open_module"] = held
+    assert "--app-dir" in caught.value.__notes__[0]

@@ -150,7 +150,7 @@ def test_options_become_json_values() -> None:
 def test_a_notice_points_at_the_line_of_the_user() -> None:
     with pytest.warns(UserWarning, match="once") as caught:
         notices.once("here", "once")
-        notices.once("here", "once")
+    notices.once("here", "once")
 
     assert [__file__] == [warning.filename for warning in caught]
 

@@ -134,10 +134,9 @@ def _find_trailer_end(buffer: _Buffer, pos: int, size: int) -> int:
         if size - pos >= _MAX_TRAILER_BYTES:
             raise ProtocolError(431, "trailer section too large")
         # Whole lines so far must be good; the rest may still come.
-        whole = buffer.rfind(b"\r\n", pos) + 2
-        if (whole > 1 and FIELD_LINES(buffer, pos, whole) is None) or buffer.find(
-            b"\n", max(whole, pos)
-        ) >= 0:
+        last = buffer.rfind(b"\r\n", pos)
+        whole = last + 2 if last >= 0 else pos
+        if FIELD_LINES(buffer, pos, whole) is None or buffer.find(b"\n", whole) >= 0:
             raise ProtocolError(400, "malformed trailer")
         return -1
     if FIELD_LINES(buffer, pos, end + 2) is None:

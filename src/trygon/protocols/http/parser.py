@@ -20,7 +20,8 @@ from trygon.protocols.http.settings import HttpSettings
 __all__ = ["RequestParser"]
 
 _find_bare = re.compile(rb"(?<!\r)\n|\r[^\n]").search
-_starts_like_request = re.compile(rb"[" + TOKEN + rb"]{1,32}(?: |\Z)").match
+_starts_like_request = re.compile(rb"[" + TOKEN + rb"]++(?: |\Z)").match
+_MAX_METHOD: Final = 32
 #: Method, spaces and version beside the target.
 _LINE_EXTRA: Final = 64
 #: A larger head is not kept: an idle connection must stay small.
@@ -206,8 +207,11 @@ class RequestParser:
         """Refuse an incomplete head as soon as it cannot become a good one."""
         buffer = self._buffer
         size = len(buffer)
-        if _starts_like_request(buffer, pos) is None:
+        start = _starts_like_request(buffer, pos)
+        if start is None:
             raise ProtocolError(400, "malformed request line")
+        if start.end() - pos > _MAX_METHOD + 1:
+            raise ProtocolError(501, "method not implemented")
         if _find_bare(buffer, max(pos, self._scanned - 1)) is not None:
             raise ProtocolError(400, "bare CR or LF in header")
         if size - pos > self._max_target + _LINE_EXTRA and (

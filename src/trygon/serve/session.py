@@ -1,0 +1,220 @@
+"""The instance that this process is connected to, and the loop thread that its handles use."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from trygon.client.instance import Instance, place
+from trygon.client.instances import choose, new_name
+from trygon.client.launch import Launched, begin_launch
+from trygon.config import Settings, make_private_dir, read_settings
+from trygon.dataplane.router import Router
+from trygon.dataplane.runtime import Runtime, set_default_runtime
+from trygon.spec.application import CodeLocation
+from trygon.spec.instance import InstanceConfig
+
+__all__ = ["Session", "code_location", "connect", "connect_or_start", "current_session", "forget_session"]
+
+T = TypeVar("T")
+
+#: What an attached instance gets to end by itself when its program ends.
+_EXIT_GRACE_S = 3.0
+
+
+class Session:
+    """A connection to an instance, with a router for this process's handles on a thread of its own."""
+
+    def __init__(self, launched: Launched | None, make: Callable[[asyncio.AbstractEventLoop], Instance]) -> None:
+        self._thread = _LoopThread()
+        try:
+            self.instance = make(self._thread.loop)
+            self.runtime: Runtime = self.instance.submit(self._make_runtime()).result()
+        except BaseException:
+            self._thread.stop()
+            raise
+        self.launched = launched
+
+    async def _make_runtime(self) -> Runtime:
+        router = Router(self._thread.loop)
+        self.instance.on_table.append(router.apply)
+        table = self.instance.link.table
+        if table is not None:
+            router.apply(table)
+        return Runtime(self._thread.loop, router)
+
+    def close(self) -> None:
+        """Drop the connection; an attached instance that this process started ends."""
+        if self._thread.is_alive:
+            with contextlib.suppress(Exception):
+                self.instance.submit(self.runtime.router.close()).result(_EXIT_GRACE_S)
+            self.instance.close()
+            self._thread.stop()
+        if self.launched is not None:
+            self.launched.let_go()
+
+    def shutdown(self) -> None:
+        """End the instance and everything in it."""
+        try:
+            self.instance.shutdown()
+        finally:
+            self.close()
+
+
+class _LoopThread:
+    def __init__(self) -> None:
+        # uvloop is loaded by the first connection, not by the import of trygon.serve.
+        import uvloop
+
+        self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="trygon-client", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+
+_session: Session | None = None
+_lock = threading.RLock()
+
+
+def current_session() -> Session | None:
+    """Return the session of this process while its instance lives."""
+    session = _session
+    if session is not None and session.instance.is_gone:
+        forget_session()
+        return None
+    return session
+
+
+def _keep(session: Session) -> Session:
+    global _session
+    _session = session
+    set_default_runtime(session.runtime)
+    return session
+
+
+def forget_session() -> None:
+    """Close the session of this process, if there is one."""
+    global _session
+    with _lock:
+        session, _session = _session, None
+        set_default_runtime(None)
+        if session is not None:
+            session.close()
+
+
+def connect(settings: Settings | None = None) -> Session | None:
+    """Return the session of this process, joining a running instance if there is one to join."""
+    with _lock:
+        session = current_session()
+        if session is not None:
+            return session
+        settings = settings or read_settings()
+        record = choose(Path(settings.runtime_dir), name=settings.instance)
+        if record is None:
+            return None
+        return _keep(Session(None, lambda loop: Instance(record, loop=loop)))
+
+
+def connect_or_start(
+    options: InstanceConfig | None = None, prepare: Callable[[], T] | None = None
+) -> tuple[Session, T | None, bool]:
+    """Join an instance or start one; `prepare` runs while a new one starts.
+
+    Args:
+        options: How to start one; name and directories are filled in here.
+        prepare: Work that needs no instance, such as building an application.
+
+    Returns:
+        The session, what `prepare` returned, and whether an instance was started.
+
+    Raises:
+        InstanceError: Several run and none is named, or none could be started.
+    """
+    with _lock:
+        settings = read_settings()
+        session = connect(settings)
+        if session is not None:
+            return session, prepare() if prepare else None, False
+        make_private_dir(Path(settings.home), what="TRYGON_HOME")
+        make_private_dir(Path(settings.runtime_dir), what="TRYGON_RUNTIME_DIR")
+        config = _config(options, settings)
+        launched = begin_launch(config)
+        try:
+            prepared = prepare() if prepare else None
+            record = launched.wait_ready()
+            session = Session(launched, lambda loop: Instance(record, launched=launched, loop=loop))
+        except BaseException:
+            launched.let_go()
+            launched.wait_ended(_EXIT_GRACE_S)
+            raise
+        return _keep(session), prepared, True
+
+
+def _config(options: InstanceConfig | None, settings: Settings) -> InstanceConfig:
+    if options is None:
+        options = InstanceConfig(
+            name="",
+            runtime_dir="",
+            state_dir="",
+            host=settings.default_http_host,
+            http_options={"session_id_header": settings.session_id_header},
+        )
+    options = msgspec.structs.replace(
+        options,
+        num_ingress=options.num_ingress and settings.num_ingress,
+        runtime_dir=str(settings.runtime_dir),
+        state_dir=str(settings.home / "instances"),
+    )
+    return place(options, settings.instance or new_name())
+
+
+def code_location() -> CodeLocation:
+    """Return how a replica finds the modules that this process can import."""
+    working_dir = os.getcwd()
+    paths = [os.path.abspath(path) if path else working_dir for path in sys.path]
+    return CodeLocation(sys_path=tuple(dict.fromkeys(paths)), working_dir=working_dir)
+
+
+def _forget_in_child() -> None:
+    """A forked child has neither the thread nor a right to the connection."""
+    global _session
+    _session = None
+    set_default_runtime(None)
+
+
+def _end_at_exit() -> None:
+    session = _session
+    if session is None:
+        return
+    launched = session.launched
+    forget_session()
+    if launched is not None:
+        launched.wait_ended(_EXIT_GRACE_S)
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+atexit.register(_end_at_exit)
