@@ -100,7 +100,8 @@ async def open_bench(name: str, folder: Path) -> AsyncIterator[Bench]:
         await bench.engine.close()
         return
     command = [sys.executable, "-m", "tests.contract.engine_host", str(folder), str(name == "local-twins")]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
         assert host.stdout is not None
         assert b"up\n" == host.stdout.readline()
         engine = connect_local(folder)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from examples import converter
 from tests.examples.pages import free_port
 from trygon import serve
 from trygon.serve import Application
@@ -18,15 +18,15 @@ RunApp = Callable[..., DeploymentHandle]
 
 
 @pytest.fixture(scope="session")
-def http_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start an instance of the tests' own on a free port, and stop it at the end."""
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="trygon-") as sockets:
-        patch.setenv("TRYGON_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("TRYGON_RUNTIME_DIR", sockets)
-        port = free_port()
-        serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
-        yield f"http://127.0.0.1:{port}"
-        serve.shutdown()
+def http_url(isolated_home: Path) -> Iterator[str]:
+    """Start an instance on a free port in the tests' own home, and stop it at the end."""
+    port = free_port()
+    serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
+    # The ingress starts with the first application: here, so that no test is blamed for leaving it behind.
+    serve.run(converter.app, name="first", route_prefix=None)
+    serve.delete("first")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
 
 
 @pytest.fixture

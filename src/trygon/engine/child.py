@@ -90,8 +90,9 @@ def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None
     environ.update(changes)
     if "TZ" in changes:
         time.tzset()
-    if launch.code.working_dir:
-        os.chdir(launch.code.working_dir)
+    working_dir = launch.options.working_dir or launch.code.working_dir
+    if working_dir:
+        os.chdir(working_dir)
     sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
 
 

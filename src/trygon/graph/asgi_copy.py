@@ -11,15 +11,15 @@ import math
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any
-
-from starlette.applications import Starlette
-from starlette.datastructures import State
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ServeError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 __all__ = ["bound_copy", "frozen_copy"]
 
@@ -28,6 +28,34 @@ _methods: weakref.WeakSet[Any] = weakref.WeakSet()
 
 #: FastAPI's own parts that point from one router or application to another.
 _LINKS = frozenset({"_DefaultLifespan", "_IncludedRouter", "_RouterIncludeContext"})
+
+
+class _Kinds(NamedTuple):
+    """Classes of Starlette, which is loaded only for users who have an application of it."""
+
+    application: Any
+    state: Any
+    http_route: type
+    #: Routes that call a function or class of the user's.
+    endpoints: tuple[type, ...]
+    #: Everything that can stand in a list of routes.
+    any_route: type
+    #: What points to routes, and is copied for that.
+    structures: tuple[type, ...]
+
+
+@cache
+def _kinds() -> _Kinds:
+    from starlette import applications, datastructures, routing
+
+    return _Kinds(
+        application=applications.Starlette,
+        state=datastructures.State,
+        http_route=routing.Route,
+        endpoints=(routing.Route, routing.WebSocketRoute),
+        any_route=routing.BaseRoute,
+        structures=(applications.Starlette, routing.Router, routing.Mount, routing.Host),
+    )
 
 
 def frozen_copy(app: Starlette, cls: type) -> Starlette:
@@ -55,7 +83,7 @@ class _Copier:
         """Return the copy of a part, or the part itself where it is shared."""
         if id(value) in self._done:
             return self._done[id(value)][1]
-        if isinstance(value, Route | WebSocketRoute):
+        if isinstance(value, _kinds().endpoints):
             return self._note(value, self._route(value))
         if isinstance(value, types.MethodType) and _is_structure(value.__self__):
             return types.MethodType(value.__func__, self.copy(value.__self__))
@@ -71,7 +99,7 @@ class _Copier:
         copied = self._note(value, object.__new__(type(value)))
         for name, part in vars(value).items():
             copied.__dict__[name] = self._attribute(name, part)
-        if isinstance(value, Starlette):
+        if isinstance(value, _kinds().application):
             # Built on first use from the routes and middleware, which may have been used before.
             copied.middleware_stack = None
             if hasattr(copied, "openapi_schema"):
@@ -92,8 +120,8 @@ class _Copier:
                 _resolve_annotations(getattr(dependency, "dependency", None), None)
         if isinstance(part, list):
             return [self.copy(item) for item in part if not self._is_foreign(item)]
-        if isinstance(part, State):
-            return State(dict(part._state))  # noqa: SLF001 - State has no other way to be copied
+        if isinstance(part, _kinds().state):
+            return type(part)(dict(part._state))  # noqa: SLF001 - State has no other way to be copied
         if isinstance(part, dict):
             return dict(part)
         return self.copy(part)
@@ -113,7 +141,9 @@ class _Copier:
     def _is_foreign(self, route: object) -> bool:
         """Whether a route is a method of another ingress class that used the same application."""
         endpoint = getattr(route, "endpoint", None)
-        return isinstance(route, BaseRoute) and endpoint in _methods and self._owner(endpoint) is None
+        return (
+            isinstance(route, _kinds().any_route) and endpoint in _methods and self._owner(endpoint) is None
+        )
 
     def _owner(self, endpoint: Any) -> type | None:
         """Return the class, of those the deployment is made of, that defines `endpoint`."""
@@ -147,7 +177,7 @@ class _Copier:
         """Share a route, but give FastAPI's documentation pages, which are closures, the copied application."""
         endpoint = route.endpoint
         if (
-            type(route) is not Route
+            type(route) is not _kinds().http_route
             or not isinstance(endpoint, types.FunctionType)
             or not endpoint.__closure__
         ):
@@ -192,7 +222,7 @@ def _library_class(route: Any) -> Any:
 
 
 def _is_structure(value: object) -> bool:
-    if isinstance(value, Starlette | Router | Mount | Host):
+    if isinstance(value, _kinds().structures):
         return True
     kind = type(value)
     return kind.__name__ in _LINKS and kind.__module__ in {"fastapi.routing", "starlette.routing"}
@@ -236,6 +266,8 @@ def _check_method(endpoint: Any) -> None:
 
 
 async def _answer_backpressure(request: Request, error: Exception) -> Response:
+    from starlette.responses import JSONResponse
+
     del request
     refused = error if isinstance(error, BackPressureError) else BackPressureError()
     headers = {} if refused.retry_after_s is None else {"Retry-After": str(math.ceil(refused.retry_after_s))}
@@ -243,6 +275,8 @@ async def _answer_backpressure(request: Request, error: Exception) -> Response:
 
 
 async def _answer_unavailable(request: Request, error: Exception) -> Response:
+    from starlette.responses import JSONResponse
+
     del request
     return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
 

@@ -56,6 +56,10 @@ def loads_definition(definition: bytes) -> tuple[Callable[..., Any], tuple[Any, 
     try:
         target, args, kwargs = pickle.loads(definition)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, AttributeError) and not str(error).startswith(
+            ("Can't get attribute", "module ")
+        ):
+            raise
         error.add_note(
             "the replica does not find code of this deployment; its modules must be on the Python path of the "
             "process that deploys, at import as in a fresh process (`trygon run --app-dir FOLDER` adds a folder)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from trygon.dataplane.handle import DeploymentHandle
 from trygon.spec.application import ApplicationSpec
 
@@ -27,7 +29,8 @@ def run_local(specs: tuple[ApplicationSpec, ...]) -> list[DeploymentHandle]:
     global _instance
     if _instance is None:
         _instance = InProcessInstance()
-    _instance.deploy(specs)
+    # There is no HTTP, so no two applications can want one route.
+    _instance.deploy(tuple(msgspec.structs.replace(spec, route_prefix=None) for spec in specs))
     return [DeploymentHandle(spec.ingress, spec.name, runtime=_instance.runtime) for spec in specs]
 
 

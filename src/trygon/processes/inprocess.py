@@ -1,0 +1,177 @@
+"""A whole instance in the calling process, without HTTP: controller and replicas on threads.
+
+The same controller, router, transport and replica code as everywhere else, so that what passes in
+local testing mode passes outside; only processes are missing, and what only they can have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from trygon.client.instance import Instance
+from trygon.clock import RealClock
+from trygon.control.controller import Controller
+from trygon.control.launching import Launching
+from trygon.control.server import ControlServer
+from trygon.control.store import WantedState
+from trygon.dataplane.router import Router
+from trygon.dataplane.runtime import Runtime
+from trygon.engine.inprocess import InProcessEngine
+from trygon.processes.replica import serve_replica
+from trygon.spec.application import ApplicationSpec
+from trygon.spec.instance import InstanceRecord
+from trygon.spec.launch import ReplicaLaunch
+
+__all__ = ["InProcessInstance"]
+
+T = TypeVar("T")
+
+_STOP_TIMEOUT_S = 10.0
+
+
+class InProcessInstance:
+    """Starts with the first application, ends with `close`."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="trygon-")
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run_loop, name="trygon-inprocess", daemon=True)
+        self._thread.start()
+        record = InstanceRecord(
+            name="in-process",
+            pid=os.getpid(),
+            supervisor_pid=os.getpid(),
+            host="",
+            port=0,
+            controller_address=os.path.join(self._folder, "controller.sock"),
+            runtime_dir=self._folder,
+            state_dir=self._folder,
+            log_dir=self._folder,
+        )
+        self._engine = InProcessEngine(_run_replica)
+        self._server = ControlServer()
+        try:
+            self._controller = self._call(self._start_controller(record))
+            self._instance = Instance(record, loop=self.loop)
+            self.runtime: Runtime = self._call(self._make_runtime())
+        except BaseException:
+            self._stop_thread()
+            raise
+
+    def deploy(self, specs: tuple[ApplicationSpec, ...]) -> None:
+        """Deploy and wait until everything serves.
+
+        Raises:
+            DeployError: A constructor raised; the text has its traceback.
+        """
+        self._instance.wait_running(self._instance.deploy(specs))
+
+    def delete(self, name: str) -> bool:
+        """Delete an application; False if there is none of that name."""
+        if name not in self._instance.status().applications:
+            return False
+        self._instance.delete(name)
+        return True
+
+    def close(self) -> None:
+        """End every replica and the controller."""
+        for name in self._instance.status().applications:
+            self._instance.delete(name)
+        self._call(self._stop())
+        self._instance.close()
+        self._stop_thread()
+
+    # ----
+
+    async def _start_controller(self, record: InstanceRecord) -> Controller:
+        controller = Controller(
+            engine=self._engine,
+            server=self._server,
+            store=_NoStore(),
+            clock=RealClock(),
+            record=record,
+            launching=_InProcessLaunching(record),
+            num_ingress=0,
+        )
+        await controller.start()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(record.controller_address)
+        listener.listen()
+        listener.setblocking(False)
+        await self._server.start(listener)
+        return controller
+
+    async def _make_runtime(self) -> Runtime:
+        router = Router(asyncio.get_running_loop())
+        self._instance.on_table.append(router.apply)
+        if self._instance.link.table is not None:
+            router.apply(self._instance.link.table)
+        return Runtime(asyncio.get_running_loop(), router)
+
+    async def _stop(self) -> None:
+        await self.runtime.router.close()
+        await self._controller.close()
+        await self._server.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_STOP_TIMEOUT_S)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def _stop_thread(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(_STOP_TIMEOUT_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _InProcessLaunching(Launching):
+    """A thread has no log file of its own."""
+
+    def explain_exit(self, launch: ReplicaLaunch, reason: str) -> str:
+        return reason
+
+
+class _NoStore:
+    """Nothing outlives the process."""
+
+    def load(self) -> WantedState:
+        return WantedState()
+
+    def save(self, state: WantedState) -> None:
+        return
+
+    def clear(self) -> None:
+        return
+
+
+def _run_replica(launch: ReplicaLaunch, stop: threading.Event) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until(launch, stop))
+
+
+async def _serve_until(launch: ReplicaLaunch, stop: threading.Event) -> None:
+    serving = asyncio.ensure_future(serve_replica(launch))
+    stopped = asyncio.ensure_future(asyncio.to_thread(stop.wait))
+    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    # The waiting thread ends with the event, however the replica ended.
+    stop.set()
+    await stopped
+    if not serving.done():
+        serving.cancel()
+    await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
