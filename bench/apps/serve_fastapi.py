@@ -1,6 +1,8 @@
-"""JSON echo as a deployment with a FastAPI ingress."""
+"""JSON echo as a deployment with a FastAPI ingress.
 
-from __future__ import annotations
+Without ``from __future__ import annotations``: on Ray Serve, FastAPI cannot resolve such annotations in the
+pickled application, and takes `request` for a query parameter.
+"""
 
 import os
 from typing import Any

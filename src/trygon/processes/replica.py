@@ -27,6 +27,7 @@ from trygon.dataplane.user_callable import UserCallable
 from trygon.graph.asgi import asgi_ingress_of
 from trygon.graph.pickling import loads_definition
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
+from trygon.observability.user_metrics import set_tag_source
 from trygon.spec.control import (
     DrainReplica,
     Hello,
@@ -146,6 +147,8 @@ class _Life:
             code_version=str(launch.revision),
         )
         enter_replica(context)
+        if self._owns_process:
+            set_tag_source(self._metric_tags)
         target, args, kwargs = loads_definition(launch.definition)
         await self._user.construct(target, args, kwargs)
         context.servable_object = self._user.instance
@@ -225,6 +228,16 @@ class _Life:
             error = _user_traceback(problem)
             logger.error("reconfigure failed:\n%s", error)
         self._link.send(ReconfigureDone(replica_id=self._launch.replica_id, error=error))
+
+    def _metric_tags(self) -> dict[str, str]:
+        launch = self._launch
+        request = request_context.get()
+        return {
+            "deployment": launch.deployment,
+            "replica": launch.replica_tag,
+            "application": launch.app_name,
+            "route": request.route if request is not None else "",
+        }
 
     def _leave(self, timeout_s: float) -> None:
         if not self._leaving.done():

@@ -48,8 +48,8 @@ class AnsweringConnection(ConnectionLifetime):
             head += line
         else:
             at = head.find(line)
-            if at < 0 or (at and head[at - 1] != 10):
-                # Another spelling, or another length than the body has.
+            if at < 0 or (at and head[at - 1] != 10) or head.count(b"content-length:") != 1:
+                # Another spelling, another length than the body has, or several.
                 self._begin_answer(request, status, flags, head, body)
                 return
         if self._body_open:

@@ -31,7 +31,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Most answers of a model are short; the rest is formatted on the fly.
 LENGTH_LINES: Final = tuple(b"content-length: %d\r\n" % n for n in range(1024))
 
-_find_length = re.compile(rb"(?:\A|\n)(content-length:[ \t]*([0-9]{1,18})[ \t]*\r\n)", re.IGNORECASE).findall
+_find_lengths = re.compile(rb"(?:(?<=\n)|\A)content-length:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).findall
+_is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 _drop_length = re.compile(rb"(?:(?<=\n)|\A)content-length:[^\r\n]*\r\n", re.IGNORECASE).sub
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -71,9 +72,9 @@ def length_line(size: int) -> bytes:
 
 
 def content_length(head: bytes) -> int:
-    """Return the length that header lines promise, or -1 when they promise none, or several."""
-    found = _find_length(head)
-    return int(found[0][1]) if len(found) == 1 else -1
+    """Return the length that header lines promise, or -1 when they promise none, nonsense, or several."""
+    found = _find_lengths(head)
+    return int(found[0]) if len(found) == 1 and _is_length(found[0]) else -1
 
 
 def without_length(head: bytes) -> bytes:

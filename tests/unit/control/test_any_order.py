@@ -1,0 +1,116 @@
+"""Whatever happens in whatever order: the invariants hold, and when the world calms down, what is wanted is so."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from tests.unit.control.world import World, application, deployment
+
+from trygon.control.events import ReplicaReported, ReplicaUnplaced
+from trygon.control.reconcile.replica import ReplicaPhase
+from trygon.spec.application import ResourceRequest
+from trygon.spec.status import ApplicationStatus
+
+NAMES = ("a", "b")
+PRESS = ResourceRequest(resources={"press": 1})
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Users, replicas and time, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    def pick(self, data: st.DataObject, *phases: ReplicaPhase) -> str | None:
+        found = [r for name in NAMES for phase in phases for r in self.world.ids(phase, app=name)]
+        return data.draw(st.sampled_from(sorted(found))) if found else None
+
+    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3), exclusive=st.booleans())
+    def deploy(self, name: str, count: int, exclusive: bool) -> None:
+        graph = (
+            deployment("Top", children=("Leaf",), num_replicas=count),
+            deployment("Leaf", resources=PRESS if exclusive else ResourceRequest()),
+        )
+        self.world.deploy(application(*graph, name=name, route_prefix=f"/{name}"))
+
+    @rule(name=st.sampled_from(NAMES))
+    def delete(self, name: str) -> None:
+        self.world.delete(name)
+
+    @rule(data=st.data())
+    def become_ready(self, data: st.DataObject) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.ready(replica)
+
+    @rule(data=st.data())
+    def report_broken(self, data: st.DataObject) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.tell(ReplicaReported(replica, "boom"))
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.ended(replica)
+
+    @rule(data=st.data())
+    def find_no_place(self, data: st.DataObject) -> None:
+        replica = self.pick(data, ReplicaPhase.STARTING, ReplicaPhase.DRAINING)
+        if replica and self.world.state.owner(replica).replicas[replica].pid == 0:  # type: ignore[union-attr]
+            self.world.tell(ReplicaUnplaced(replica, "nothing is free"))
+
+    @rule(seconds=st.floats(0.01, 30.0))
+    def wait(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @precondition(lambda self: self.world.tables)
+    @rule()
+    def serve(self) -> None:
+        self.world.served()
+
+    @invariant()
+    def replicas_belong_to_a_kept_revision_or_leave(self) -> None:
+        for found in self.world.state.applications.values():
+            kept = {r.number for r in (found.serving, found.wanted) if r is not None}
+            for replica in found.replicas.values():
+                if replica.phase is ReplicaPhase.STARTING:
+                    assert replica.launch.revision in kept
+
+    @invariant()
+    def routes_lead_to_serving_revisions(self) -> None:
+        if self.world.tables:
+            for route in self.world.tables[-1].applications:
+                serving = self.world.app(route.app_name).serving
+                assert serving is not None
+                assert serving.number == route.revision
+
+    def teardown(self) -> None:
+        """Let everything that is asked for happen; the wanted must then be so."""
+        world = self.world
+        for _ in range(60):
+            for name in NAMES:
+                world.ended(*world.draining(app=name), *world.ids(ReplicaPhase.FAILED, app=name))
+                world.ready(*world.starting(app=name))
+            world.advance(30.0)
+        if world.tables:
+            world.served()
+        for found in world.state.applications.values():
+            status = world.status(found.name).status
+            if found.failure:
+                assert ApplicationStatus.DEPLOY_FAILED == status
+            elif any(record.blocked for record in found.records.values()):
+                # Nothing was given back in this world; it waits.
+                assert ApplicationStatus.RUNNING != status or found.serving is not None
+            else:
+                assert ApplicationStatus.RUNNING == status, world.status(found.name)
+                assert found.target is not None
+                wanted = sum(d.options.num_replicas for d in found.target.spec.deployments)
+                assert wanted == len(found.replicas)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,222 @@
+"""The controller's pure core in virtual time: events go in, actions come out, nothing runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trygon.control.actions import (
+    Action,
+    CompleteRevision,
+    DrainReplica,
+    FailRevision,
+    ForgetApplication,
+    KillReplica,
+    StartReplica,
+)
+from trygon.control.events import (
+    ApplicationDeleted,
+    ApplicationDeployed,
+    ApplicationForgotten,
+    Event,
+    ReplicaEnded,
+    ReplicaKilled,
+    ReplicaLeaving,
+    ReplicaReported,
+    ReplicaRequested,
+    ReplicaUnplaced,
+    RevisionCompleted,
+    RevisionFailed,
+    TableServed,
+    Woken,
+)
+from trygon.control.fold import fold
+from trygon.control.reconcile.application import reconcile
+from trygon.control.reconcile.replica import ReplicaPhase
+from trygon.control.reconcile.routing import build_table
+from trygon.control.reconcile.status import application_status
+from trygon.control.state import Application, ControllerState, Revision
+from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentOptions, DeploymentSpec
+from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.routing import RoutingTable
+from trygon.spec.status import ApplicationStatusOverview
+
+
+def deployment(name: str, *, children: tuple[str, ...] = (), **options: Any) -> DeploymentSpec:
+    return DeploymentSpec(
+        name=name, app_name="app", definition=b"", options=DeploymentOptions(**options), children=children
+    )
+
+
+def application(*deployments: DeploymentSpec, name: str = "app", route_prefix: str | None = "/") -> ApplicationSpec:
+    chosen = deployments or (deployment("Main"),)
+    return ApplicationSpec(
+        name=name, route_prefix=route_prefix, ingress=chosen[0].name, deployments=chosen
+    )
+
+
+class World:
+    """A controller without a shell; replicas do what the test tells them."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.state = ControllerState()
+        #: Every action so far.
+        self.actions: list[Action] = []
+        self.wake_at: dict[str, float] = {}
+        self.tables: list[RoutingTable] = []
+        self._count = 0
+        self._numbers: dict[str, int] = {}
+
+    # ---- what users do
+
+    def deploy(self, *specs: ApplicationSpec) -> None:
+        for spec in specs:
+            known = self.state.applications.get(spec.name)
+            number = (known.last_revision if known else self._numbers.get(spec.name, 0)) + 1
+            self._numbers[spec.name] = number
+            self.tell(ApplicationDeployed(spec.name, Revision(number=number, spec=spec)))
+
+    def delete(self, name: str = "app") -> None:
+        self.tell(ApplicationDeleted(name))
+
+    # ---- what replicas do
+
+    def ready(self, *replica_ids: str) -> None:
+        self.tell(*(ReplicaReported(replica_id) for replica_id in replica_ids))
+
+    def broken(self, replica_id: str, error: str = "boom") -> None:
+        """Let a replica say that it is broken, and end."""
+        self.tell(ReplicaReported(replica_id, error))
+        self.tell(ReplicaEnded(replica_id, "exit code 1"))
+
+    def ended(self, *replica_ids: str, reason: str = "killed by SIGKILL") -> None:
+        self.tell(*(ReplicaEnded(replica_id, reason) for replica_id in replica_ids))
+
+    def unplaced(self, replica_id: str) -> None:
+        self.tell(ReplicaUnplaced(replica_id, "nothing is free"))
+
+    def served(self) -> None:
+        """Let every ingress apply the newest table."""
+        self.tell(TableServed(self.tables[-1].version))
+
+    # ---- looking
+
+    def app(self, name: str = "app") -> Application:
+        return self.state.applications[name]
+
+    def ids(
+        self, phase: ReplicaPhase | None = None, *, deployment: str = "", revision: int = 0, app: str = "app"
+    ) -> list[str]:
+        found = self.state.applications.get(app)
+        return [
+            r.replica_id
+            for r in (found.replicas.values() if found else ())
+            if phase in (None, r.phase)
+            and deployment in ("", r.launch.deployment)
+            and revision in (0, r.launch.revision)
+        ]
+
+    def starting(self, **where: Any) -> list[str]:
+        return self.ids(ReplicaPhase.STARTING, **where)
+
+    def running(self, **where: Any) -> list[str]:
+        return self.ids(ReplicaPhase.READY, **where)
+
+    def draining(self, **where: Any) -> list[str]:
+        return self.ids(ReplicaPhase.DRAINING, **where)
+
+    def status(self, name: str = "app") -> ApplicationStatusOverview:
+        return application_status(self.app(name))
+
+    def routed(self, name: str = "app") -> tuple[int, list[str]] | None:
+        """Return the revision that requests go to, and its ingress deployment's replicas."""
+        table = self.tables[-1]
+        for route in table.applications:
+            if route.app_name == name:
+                for targets in table.deployments:
+                    if (targets.app_name, targets.name, targets.revision) == (name, route.ingress, route.revision):
+                        return route.revision, [target.replica_id for target in targets.replicas]
+        return None
+
+    def did(self, kind: type[Action]) -> list[Any]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    # ---- time and the loop
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, waking whoever asked for it on the way."""
+        end = self.now + seconds
+        while self.wake_at and min(self.wake_at.values()) <= end:
+            self.now = max(self.now, min(self.wake_at.values()))
+            self.wake_at.clear()
+            self.tell(Woken())
+        self.now = end
+
+    def tell(self, *events: Event) -> None:
+        queue = list(events)
+        touched: set[str] = set()
+        steps = 0
+        while queue or touched:
+            while queue:
+                touched |= fold(self.state, queue.pop(0), self.now)
+            self.state.validate()
+            name = touched.pop() if touched else ""
+            if name in self.state.applications:
+                plan = reconcile(self.state.applications[name], self.now)
+                self.wake_at.pop(name, None)
+                if plan.wake_at is not None:
+                    self.wake_at[name] = plan.wake_at
+                queue += [self._run(action) for action in plan.actions]
+            steps += 1
+            assert steps < 1000, "the core does not come to rest"
+        self._publish()
+
+    def _run(self, action: Action) -> Event:
+        self.actions.append(action)
+        match action:
+            case StartReplica():
+                return ReplicaRequested(self._launch(action))
+            case DrainReplica():
+                return ReplicaLeaving(action.replica_id, self.now + action.timeout_s, action.reason)
+            case KillReplica():
+                return ReplicaKilled(action.replica_id)
+            case CompleteRevision():
+                return RevisionCompleted(action.app_name, action.number)
+            case FailRevision():
+                return RevisionFailed(action.app_name, action.number, action.deployment, action.error)
+            case ForgetApplication():
+                return ApplicationForgotten(action.name)
+
+    def _launch(self, action: StartReplica) -> ReplicaLaunch:
+        found = self.app(action.app_name)
+        revision = next(r for r in (found.target, found.serving) if r is not None and r.number == action.revision)
+        spec = revision.spec.deployment(action.deployment)
+        self._count += 1
+        tag = f"{self._count:04}"
+        return ReplicaLaunch(
+            replica_id=f"{action.app_name}#{action.deployment}#{tag}",
+            app_name=action.app_name,
+            deployment=action.deployment,
+            revision=action.revision,
+            is_ingress=action.deployment == revision.spec.ingress,
+            route_prefix=revision.spec.route_prefix,
+            definition=b"",
+            options=spec.options,
+            code=CodeLocation(),
+            address=f"/{tag}.sock",
+            controller_address="/controller.sock",
+            log_path="",
+            rank=action.rank,
+            world_size=spec.options.num_replicas,
+            parents=revision.parents(action.deployment),
+        )
+
+    def _publish(self) -> None:
+        version = self.tables[-1].version if self.tables else 0
+        table = build_table(self.state, version)
+        if not self.tables or table != self.tables[-1]:
+            table = build_table(self.state, version + 1)
+            self.tables.append(table)
+            for found in self.state.applications.values():
+                if found.serving is not None and not found.routed_version:
+                    found.routed_version = table.version
