@@ -22,10 +22,12 @@ def http_url(isolated_home: Path) -> Iterator[str]:
     """Start an instance on a free port in the tests' own home, and stop it at the end."""
     port = free_port()
     serve.start(http_options=serve.HTTPOptions(host="127.0.0.1", port=port))
+    url = f"http://127.0.0.1:{port}"
     # The ingress starts with the first application: here, so that no test is blamed for leaving it behind.
-    serve.run(converter.app, name="first", route_prefix=None)
+    serve.run(converter.app, name="first")
+    assert httpx.get(url).is_success
     serve.delete("first")
-    yield f"http://127.0.0.1:{port}"
+    yield url
     serve.shutdown()
 
 

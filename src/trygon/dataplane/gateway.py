@@ -26,6 +26,8 @@ class RouteMatch(msgspec.Struct, frozen=True, gc=False):
     #: Deployment and revision the request goes to.
     deployment: str
     revision: int
+    #: Whether its requests are written to the access log.
+    access_log: bool = True
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):

@@ -75,6 +75,7 @@ class RouterGateway:
                     root_path=self._root_path + prefix,
                     deployment=app.ingress,
                     revision=app.revision,
+                    access_log=app.access_log,
                 )
         self._cache.clear()
 

@@ -11,10 +11,11 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["INGRESS_MODULES", "REPLICA_MODULES", "freeze", "import_all", "load_function"]
+__all__ = ["COMMON_MODULES", "REPLICA_MODULES", "freeze", "import_all", "load_function"]
 
-#: Imported before the ingress processes are forked, besides the ingress's own module.
-INGRESS_MODULES: tuple[str, ...] = ()
+#: Imported before the first fork. The controller and the ingress import the rest themselves, each on a core
+#: of its own, while the supervisor imports what replicas need.
+COMMON_MODULES: tuple[str, ...] = ("asyncio", "uvloop", "trygon.client.link")
 
 #: Imported before replicas are forked, besides the replica's own module.
 REPLICA_MODULES: tuple[str, ...] = ("cloudpickle", "starlette.requests", "starlette.responses")

@@ -28,7 +28,7 @@ from trygon.engine.platform import Platform
 from trygon.engine.sockets import bind_control, bind_http
 from trygon.engine.supervisor import Programs, Supervisor
 from trygon.errors import TrygonError
-from trygon.processes.image import INGRESS_MODULES, REPLICA_MODULES, freeze, import_all, load_function
+from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
 from trygon.spec.launch import IngressLaunch, ReplicaLaunch
 
@@ -83,22 +83,17 @@ def main(arguments: list[str]) -> None:
 def _start(
     config: InstanceConfig, supervisor: Supervisor, run_dir: RunDir, record: InstanceRecord, report: _Report
 ) -> None:
-    """Fork each kind of process as soon as what it needs is imported: the imports then overlap."""
-    from trygon.processes import controller
-
+    """Fork each kind of process as soon as what all share is imported; the rest is imported side by side."""
+    import_all(COMMON_MODULES)
     freeze()
     supervisor.start_controller()
     run_dir.write_record(record)
     report.succeed(record)
-    if config.num_ingress:
-        import_all((*INGRESS_MODULES, config.ingress_main.partition(":")[0]))
-        freeze()
-        for slot in range(config.num_ingress):
-            supervisor.start_ingress(slot)
+    for slot in range(config.num_ingress):
+        supervisor.start_ingress(slot)
     import_all((*REPLICA_MODULES, config.replica_main.partition(":")[0]))
     freeze()
     gc.enable()
-    del controller
 
 
 def _prepare_directories(config: InstanceConfig) -> RunDir:

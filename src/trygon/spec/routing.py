@@ -40,6 +40,8 @@ class ApplicationRoute(msgspec.Struct, frozen=True, kw_only=True):
     ingress: str
     #: The revision that new requests from outside go to.
     revision: int
+    #: Whether the ingress writes its requests to the access log, as its logging_config says.
+    access_log: bool = True
 
 
 class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -183,7 +183,9 @@ async def test_stream_is_chunked(defer: bool) -> None:
         assert "chunked" == reply["transfer-encoding"]
         assert (1000,) * 50 == reply.chunks
         assert 200 == (await client.get()).status
-        assert 50_000 == held.gateway.opened[0].granted + 1000
+        if defer:
+            # All but the last part, whose end needs no credit.
+            assert 49_000 == held.gateway.opened[0].granted
 
 
 async def test_stream_of_large_parts() -> None:
@@ -314,10 +316,10 @@ async def test_upload_waits_while_the_application_does_not_read() -> None:
 
         assert sent < 300, "the server went on reading"
         assert sum(upstream.parts) < 5_000_000
+        # A paused connection is not watched, so its loss is only seen when reading goes on.
         client.reset()
-        await held.until(
-            lambda: not held.server.statistics().active or upstream.cancelled, "the end"
-        ) if False else None
+        upstream.sink.on_writable()
+        await held.until(lambda: upstream.cancelled, "the cancellation")
 
 
 async def test_blocked_upload_goes_on_when_the_application_reads() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, ControllerState
-from trygon.spec.application import DeploymentOptions
+from trygon.spec.application import ApplicationSpec, DeploymentOptions
 from trygon.spec.routing import ApplicationRoute, DeploymentTargets, ReplicaTarget, RoutingTable
 
 __all__ = ["build_table"]
@@ -27,10 +27,17 @@ def build_table(state: ControllerState, version: int) -> RoutingTable:
                     route_prefix=serving.spec.route_prefix,
                     ingress=serving.spec.ingress,
                     revision=serving.number,
+                    access_log=_writes_access_log(serving.spec),
                 )
             )
         deployments += _targets(application)
     return RoutingTable(version=version, applications=tuple(routes), deployments=tuple(deployments))
+
+
+def _writes_access_log(spec: ApplicationSpec) -> bool:
+    """The application's logging options, and over them those of the deployment that takes its requests."""
+    options = {**(spec.logging or {}), **(spec.deployment(spec.ingress).options.logging or {})}
+    return bool(options.get("enable_access_log", True))
 
 
 def _targets(application: Application) -> list[DeploymentTargets]:

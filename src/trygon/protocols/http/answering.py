@@ -216,7 +216,7 @@ class AnsweringConnection(ConnectionLifetime):
                 log.add(self._request_id, "-", "-", status, now, latency_s)
             elif route is None:
                 log.add(self._request_id, head.method, head.raw_path.decode("ascii"), status, now, latency_s)
-            else:
+            elif route.access_log:
                 log.add(self._request_id, head.method, route.route_prefix, status, now, latency_s)
 
     def _cancel(self) -> None:

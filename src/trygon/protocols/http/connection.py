@@ -153,8 +153,8 @@ class HttpConnection(AnsweringConnection):
             raise ProtocolError(413, "body too large")
         data = self._parser.read_body()
         self._body_size = len(data)
+        self._check_body_size()
         if self._parser.body_done:
-            self._check_body_size()
             self._body_open = False
             self._dispatch(data, more=False)
             return

@@ -1,0 +1,232 @@
+"""Follows the log files of an instance: every `*.log` in its directory, those that appear later too.
+
+One thread waits for the kernel's word that something was written (inotify on Linux, a short pause
+elsewhere) and hands whole lines on. Files that vanish or shrink are no error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["LogSource", "LogTail", "last_lines", "source_of"]
+
+#: Pause of the portable twin between two looks at the directory.
+_POLL_S = 0.1
+#: Writes that come together are read together: a busy access log would else wake the thread at each line.
+_GATHER_S = 0.02
+_CHUNK_BYTES = 1 << 18
+#: A line that long without its end is shown in pieces.
+_LONGEST_LINE_BYTES = 1 << 16
+
+_IN_MODIFY = 0x2
+_IN_MOVED_TO = 0x80
+_IN_CREATE = 0x100
+_IN_NONBLOCK = 0o4000
+_IN_CLOEXEC = 0o2000000
+
+_REPLICA_FILE = re.compile(r"replica_(.+)_([a-z0-9]{8})")
+
+
+class LogSource(NamedTuple):
+    """Which process writes a file.
+
+    Attributes:
+        kind: "replica", "ingress", "controller", "supervisor", or the file's name for others.
+        name: "application_deployment" of a replica, else the kind.
+        id: Tag of a replica, slot of an ingress, else empty.
+    """
+
+    kind: str
+    name: str
+    id: str
+
+
+class _File:
+    __slots__ = ("inode", "offset", "rest", "source")
+
+    def __init__(self, source: LogSource, inode: int, offset: int) -> None:
+        self.source = source
+        self.inode = inode
+        self.offset = offset
+        #: The beginning of a line whose end is not written yet.
+        self.rest = b""
+
+
+OnLines = Callable[[LogSource, list[str]], None]
+
+
+class LogTail:
+    """Hands the lines of all log files in a directory to a callback, on a thread of its own.
+
+    What the files hold when the tail is made is skipped; files that are made later are read from their start.
+
+    Args:
+        directory: Need not exist yet.
+        on_lines: Called with the source and whole lines without their ends.
+        portable: Look every 0.1 s instead of being told by the kernel.
+    """
+
+    def __init__(self, directory: Path, on_lines: OnLines, *, portable: bool = False) -> None:
+        self._directory = directory
+        self._on_lines = on_lines
+        self._files: dict[str, _File] = {}
+        self._stop_read, self._stop_write = os.pipe()
+        self._inotify_fd = -1
+        self._portable = portable or sys.platform != "linux"
+        self._thread = threading.Thread(target=self._run, name="trygon-log-tail", daemon=True)
+        for name, entry in self._entries():
+            self._files[name] = _File(source_of(name), entry.st_ino, entry.st_size)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hand on what was written until now, then end."""
+        if self._stop_write < 0:
+            return
+        os.close(self._stop_write)
+        self._stop_write = -1
+        if self._thread.is_alive():
+            self._thread.join()
+        else:
+            os.close(self._stop_read)
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+            while not self._wait():
+                self._read_all()
+            self._read_all()
+            for file in self._files.values():
+                self._hand_on(file, [file.rest] if file.rest else [])
+        finally:
+            os.close(self._stop_read)
+            if self._inotify_fd >= 0:
+                os.close(self._inotify_fd)
+
+    def _watch(self) -> None:
+        if self._portable:
+            return
+        libc = ctypes.CDLL(None, use_errno=True)
+        fd = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+        events = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO
+        if fd >= 0 and libc.inotify_add_watch(fd, os.fsencode(self._directory), events) < 0:
+            # The directory is not there yet, or the user's watches are used up.
+            os.close(fd)
+            fd = -1
+        self._inotify_fd = fd
+
+    def _wait(self) -> bool:
+        """Wait until something was written; return whether the tail is to end."""
+        watched = [self._stop_read] if self._inotify_fd < 0 else [self._stop_read, self._inotify_fd]
+        ready, _, _ = select.select(watched, [], [], _POLL_S if self._inotify_fd < 0 else None)
+        if self._stop_read in ready:
+            return True
+        if not ready:
+            return False
+        stopped, _, _ = select.select([self._stop_read], [], [], _GATHER_S)
+        try:
+            # What happened is not read closely: all files are looked at.
+            while len(os.read(self._inotify_fd, 65536)) > 32768:
+                pass
+        except BlockingIOError:
+            pass
+        return bool(stopped)
+
+    def _entries(self) -> list[tuple[str, os.stat_result]]:
+        found = []
+        try:
+            with os.scandir(self._directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".log"):
+                        found.append((entry.name, entry.stat()))
+        except OSError:
+            pass
+        return sorted(found, key=lambda pair: pair[1].st_mtime_ns)
+
+    def _read_all(self) -> None:
+        entries = self._entries()
+        for name, entry in entries:
+            file = self._files.get(name)
+            if file is None:
+                file = self._files[name] = _File(source_of(name), entry.st_ino, 0)
+            if entry.st_ino != file.inode or entry.st_size < file.offset:
+                file.inode, file.offset, file.rest = entry.st_ino, 0, b""
+            if entry.st_size > file.offset:
+                self._read(name, file)
+        if len(entries) < len(self._files):
+            present = {name for name, _ in entries}
+            self._files = {name: file for name, file in self._files.items() if name in present}
+
+    def _read(self, name: str, file: _File) -> None:
+        try:
+            with (self._directory / name).open("rb", buffering=0) as raw:
+                raw.seek(file.offset)
+                while data := raw.read(_CHUNK_BYTES):
+                    file.offset += len(data)
+                    *lines, file.rest = (file.rest + data).split(b"\n")
+                    if len(file.rest) > _LONGEST_LINE_BYTES:
+                        lines.append(file.rest)
+                        file.rest = b""
+                    self._hand_on(file, lines)
+        except OSError:
+            # It was removed between the look and the read.
+            return
+
+    def _hand_on(self, file: _File, lines: list[bytes]) -> None:
+        if lines:
+            self._on_lines(file.source, [_text(line) for line in lines])
+
+
+def source_of(file_name: str) -> LogSource:
+    """Return who writes a log file."""
+    stem = file_name.removesuffix(".log")
+    replica = _REPLICA_FILE.fullmatch(stem)
+    if replica is not None:
+        return LogSource("replica", replica[1], replica[2])
+    kind, _, number = stem.rpartition("_")
+    if kind == "ingress":
+        return LogSource(kind, kind, number)
+    return LogSource(stem, stem, "")
+
+
+def last_lines(directory: Path, count: int) -> Iterable[tuple[LogSource, list[str]]]:
+    """Yield the last `count` lines of each log file, the file written last at the end."""
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            found = [
+                (entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(".log")
+            ]
+    except OSError:
+        return
+    for _, name in sorted(found):
+        try:
+            with (directory / name).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                wanted = min(size, max(_LONGEST_LINE_BYTES, 512 * count))
+                file.seek(size - wanted)
+                lines = file.read(wanted).split(b"\n")
+        except OSError:
+            continue
+        if wanted < size:
+            # The first one has lost its beginning.
+            del lines[0]
+        if lines and not lines[-1]:
+            del lines[-1]
+        if lines and count:
+            yield source_of(name), [_text(line) for line in lines[-count:]]
+
+
+def _text(line: bytes) -> str:
+    """Decode a line; of a progress bar that overwrites itself, the last state counts."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
