@@ -60,7 +60,7 @@ class Demo:
                 str(wines.quality[row]),
                 str(wines.good[row]),
                 answer["answer"] if is_right else f"[red]{answer['answer']}, not {expected[row]}",
-                ", ".join(answer["agreed"]),
+                ", ".join(answer["agreed"]) if answer["disagreed"] else "all",
             )
         self.console.print(table)
         return num_wrong
@@ -77,8 +77,7 @@ class Demo:
             num_wrong += answer["answer"] != expected[row]
         num_true = sum(int(answer) == label for answer, label in zip(expected, wines.good, strict=True))
         self.console.print(
-            f"the models are right about {num_true} of {len(expected)} wines they had not seen, "
-            f"and were asked over HTTP about {min(num_calls, len(expected))} of them"
+            f"the vote is right about {num_true} of {len(expected)} wines that the models had not seen"
         )
         cuts = statistics.quantiles(latencies_ms, n=100)
         self.console.print(

@@ -6,7 +6,6 @@ elsewhere) and hands whole lines on. Files that vanish or shrink are no error.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
@@ -116,6 +115,9 @@ class LogTail:
     def _watch(self) -> None:
         if self._portable:
             return
+        # Only here: not every command follows logs.
+        import ctypes
+
         libc = ctypes.CDLL(None, use_errno=True)
         fd = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         events = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO

@@ -85,6 +85,8 @@ __all__ = ["Controller"]
 
 #: A replica's last words may still be in its socket when its death is told; then its link ends soon after.
 _LAST_WORDS_S = 0.2
+#: Somebody else holds the dead replica's socket open if its link has not ended by then.
+_LINK_END_S = 5.0
 #: An ingress that does not answer must not hold up a drain for longer; its requests are then rejected
 #: by the draining replica and sent elsewhere.
 _APPLY_S = 1.0
@@ -336,7 +338,10 @@ class Controller:
             return
         # It may have said why on its link, which is read after the news of its death.
         self._exits[event.replica_id] = event
-        asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._finish_exit, event.replica_id)
+        # A link that is still up ends with its process, so its end is waited for, on a busy machine too.
+        is_linked = self._server.replica(event.replica_id) is not None
+        patience_s = _LINK_END_S if is_linked else _LAST_WORDS_S
+        asyncio.get_running_loop().call_later(patience_s, self._finish_exit, event.replica_id)
 
     def _finish_exit(self, replica_id: str) -> None:
         event = self._exits.pop(replica_id, None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -368,7 +369,7 @@ class Replica:
             method = self.user.method(meta.method)
             args, kwargs = load(body, meta.payload)
             if exchange.flags & _STREAM:
-                await self._stream(exchange, method, meta, args, kwargs)
+                await self._stream(exchange, method, slot, meta, args, kwargs)
             elif method.is_generator or method.is_async_generator:
                 _refuse(
                     exchange,
@@ -399,6 +400,7 @@ class Replica:
         self,
         exchange: CallExchange,
         method: Method,
+        slot: _Slot,
         meta: CallMeta,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -415,7 +417,7 @@ class Replica:
             iterator = method.function(*args, **kwargs)
             try:
                 while True:
-                    item = await asyncio.wrap_future(self.user.submit(next, iterator, _END), loop=self.loop)
+                    item = await self._in_thread(slot, next, iterator, _END)
                     if item is _END:
                         break
                     await exchange.item(dump(item, serialization))
@@ -425,8 +427,8 @@ class Replica:
         else:
             _refuse(
                 exchange,
-                f"method {meta.method!r} of deployment {self.deployment!r} is no generator; call it without "
-                "stream=True",
+                f"method {meta.method!r} of deployment {self.deployment!r} is no generator; "
+                "call it without stream=True",
             )
             return
         exchange.end()
@@ -436,18 +438,21 @@ class Replica:
             return await method.function(*args, **kwargs)
         if method.is_generator or method.is_async_generator:
             return method.function(*args, **kwargs)
-        future = self.user.submit(method.function, *args, **kwargs)
+        result = await self._in_thread(slot, method.function, *args, **kwargs)
+        if hasattr(result, "__await__"):
+            return await result
+        return result
+
+    async def _in_thread(self, slot: _Slot, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        future = self.user.submit(function, *args, **kwargs)
         try:
-            result = await asyncio.wrap_future(future, loop=self.loop)
+            return await asyncio.wrap_future(future, loop=self.loop)
         except asyncio.CancelledError:
             if not future.cancelled() and not future.done():
                 # The caller is released now; the slot when the thread, which nothing can stop, returns.
                 slot.leave_later()
                 future.add_done_callback(lambda _: self.loop.call_soon_threadsafe(slot.leave))
             raise
-        if hasattr(result, "__await__"):
-            return await result
-        return result
 
 
 _END = object()

@@ -6,13 +6,24 @@ str is text, bytes are sent as they are, None is empty, everything else is compa
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import PurePath
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-__all__ = ["HeaderError", "convert", "header_block"]
+__all__ = ["HeaderError", "convert", "header_block", "plain", "to_json"]
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _BYTES = b"content-type: text/plain\r\n"
@@ -84,10 +95,11 @@ def convert(value: Any) -> tuple[bytes, bytes]:
 
     Raises:
         TypeError: A value that has no JSON form.
+        UnicodeDecodeError: Bytes inside of a JSON value that are not UTF-8 text.
     """
     kind = type(value)
     if kind is dict or kind is list:
-        return _JSON, _encode_json(value)
+        return _JSON, to_json(value)
     if kind is str:
         return _TEXT, value.encode()
     if value is None:
@@ -96,32 +108,168 @@ def convert(value: Any) -> tuple[bytes, bytes]:
         return _BYTES, value
     if isinstance(value, str):
         return _TEXT, str.encode(value)
-    return _JSON, _encode_json(value)
+    if isinstance(value, GeneratorType | AsyncGeneratorType | CoroutineType):
+        raise TypeError(
+            f"a {kind.__name__} cannot be an HTTP answer; return a StreamingResponse of it to stream its items"
+        )
+    return _JSON, to_json(value)
 
 
-def _fallback(value: Any) -> Any:
-    """Return a value with a JSON form for an object that msgspec does not know."""
-    if hasattr(value, "model_dump"):  # pydantic
-        return value.model_dump(mode="json")
+def to_json(value: Any) -> bytes:
+    """Return compact JSON, converted as `plain` says.
+
+    Raises:
+        TypeError: A value that has no JSON form.
+    """
+    if _is_native(value):
+        try:
+            return _encode_json(value)
+        except (TypeError, ValueError, RecursionError):
+            pass  # None as a key, an integer of more than 64 bits: the slow way knows them
+    return _encode_slowly(plain(value))
+
+
+#: What msgspec writes as Ray Serve does; bytes, durations and the like it writes otherwise.
+_NATIVE = frozenset((str, int, float, bool, type(None)))
+#: From here on one pass in C over the types is faster than a loop.
+_MANY = 16
+
+
+def _is_native(value: Any) -> bool:
+    """Whether `value` is built of plain types only; keys are checked by msgspec itself."""
     kind = type(value)
+    if kind is dict:
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return kind in _NATIVE
+    if len(value) >= _MANY and set(map(type, value)) <= _NATIVE:
+        return True
+    for item in value:
+        if type(item) not in _NATIVE and not _is_native(item):
+            return False
+    return True
+
+
+def _encode_slowly(value: Any) -> bytes:
+    try:
+        return _encode_json(value)
+    except (TypeError, ValueError, RecursionError):
+        # Python's own encoder: integers of any size, lone surrogates. Not a number is not JSON, so it is null.
+        return json.dumps(_without_nan(value), separators=(",", ":"), allow_nan=False).encode()
+
+
+def _without_nan(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: _without_nan(item) for key, item in value.items()}
+    if kind is list:
+        return [_without_nan(item) for item in value]
+    return None if kind is float and not math.isfinite(value) else value
+
+
+def plain(value: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one look at the type for each kind of value
+    """Return `value` as dicts, lists, strings and numbers, as FastAPI's encoder and Ray Serve convert it.
+
+    Raises:
+        TypeError: A value that has no JSON form.
+    """
+    kind = type(value)
+    if kind in _NATIVE:
+        return value
+    if isinstance(value, Mapping):
+        return {_plain_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | deque | GeneratorType | range):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes | bytearray):
+        return value.decode()
+    if isinstance(value, memoryview):
+        return value.tobytes().decode()
+    if hasattr(kind, "model_dump"):  # pydantic
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
     module = kind.__module__.partition(".")[0]
     if module == "numpy":
         # Arrays become nested lists, scalars plain numbers.
-        return value.tolist()
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return float(value)
     if module == "pandas":
-        return value.to_dict(orient="records") if kind.__name__ == "DataFrame" else value.to_list()
-    if isinstance(value, BaseException):
+        return _plain_pandas(value, kind.__name__)
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        exponent = value.as_tuple().exponent
+        return int(value) if isinstance(exponent, int) and exponent >= 0 else float(value)
+    if isinstance(value, _AS_TEXT) or module == "pydantic":
         return str(value)
-    if isinstance(value, (bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
-    if hasattr(value, "__iter__"):
-        return list(value)
-    if hasattr(value, "__dict__"):
-        return vars(value)
+    if isinstance(value, re.Pattern):
+        return plain(value.pattern)
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.structs.asdict(value))
+    return _plain_object(value, kind)
+
+
+#: Exceptions by their text, as Ray Serve does; the rest as FastAPI does.
+_AS_TEXT = (
+    BaseException,
+    PurePath,
+    UUID,
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+
+def _plain_key(key: Any) -> str | int | float | bool | None:
+    if isinstance(key, Enum):
+        key = key.value
+    if type(key).__module__ == "numpy":
+        key = key.item()
+    if isinstance(key, str | int | float | None):
+        return key
+    if isinstance(key, bytes):
+        return key.decode()
+    if isinstance(key, (date, time, *_AS_TEXT)):
+        return key.isoformat() if isinstance(key, date | time) else str(key)
+    raise TypeError(f"a {type(key).__qualname__} cannot be a key in JSON; make it a string")
+
+
+def _plain_pandas(value: Any, name: str) -> Any:
+    if name == "DataFrame":
+        return plain(value.to_dict(orient="records"))
+    if name == "Series":
+        return plain(value.to_dict())
+    if name in {"NaTType", "NAType"}:
+        return None
+    if name == "Timedelta":
+        return value.total_seconds()
+    return value.isoformat() if hasattr(value, "isoformat") else plain(value.tolist())
+
+
+def _plain_object(value: Any, kind: type) -> Any:
+    """An object of the user's: what `dict()` makes of it, else its attributes."""
+    if not isinstance(value, type) and not callable(value):
+        try:
+            return plain(dict(value))
+        except (TypeError, ValueError):
+            if hasattr(value, "__dict__"):
+                return plain(vars(value))
     raise TypeError(
         f"cannot turn a {kind.__qualname__} into JSON; return plain data, a numpy array, a pandas frame, "
         "a pydantic model or a Starlette Response"
     )
 
 
-_encode_json = msgspec.json.Encoder(enc_hook=_fallback).encode
+_encode_json = msgspec.json.Encoder().encode

@@ -128,7 +128,7 @@ class UserCallable:
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         """Run synchronous code in the request pool, with the context of the caller."""
         context = contextvars.copy_context()
-        return self.threads.submit(context.run, function, *args, **kwargs)
+        return self.threads.submit(context.run, _call, function, args, kwargs)
 
     async def run_hook(self, name: str, *args: Any) -> Any:
         """Call a hook such as `reconfigure` or `check_health`: async on the loop, sync on a control thread."""
@@ -175,6 +175,14 @@ class UserCallable:
                 await _call_finalizer(type(instance), finalizer, instance)
         self.threads.shutdown(wait=False, cancel_futures=True)
         self._control.shutdown(wait=False, cancel_futures=True)
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        # A future cannot hold it: whoever awaits would wait for ever (bpo-26221).
+        raise RuntimeError("user code raised StopIteration") from error
 
 
 async def _call_finalizer(

@@ -119,7 +119,9 @@ class _Metric:
             elif key == "route":
                 tags[key] = route
             else:
-                raise ValueError(f"metric {self._name!r} needs a value for tag {key!r}; give tags={{{key!r}: ...}}")
+                raise ValueError(
+                    f"metric {self._name!r} needs a value for tag {key!r}; give tags={{{key!r}: ...}}"
+                )
         return tuple(sorted(tags.items()))
 
 
@@ -155,8 +157,10 @@ class Counter(_Metric):
             self._values[key] = self._values.get(key, 0.0) + value
 
     def samples(self) -> list[Sample]:
+        """Return one sample for each set of tags; the caller has the lock."""
         return [
-            Sample(self._name, self.kind, self._description, tags, value) for tags, value in self._values.items()
+            Sample(self._name, self.kind, self._description, tags, value)
+            for tags, value in self._values.items()
         ]
 
 
@@ -180,8 +184,10 @@ class Gauge(_Metric):
             self._values[key] = float(value)
 
     def samples(self) -> list[Sample]:
+        """Return one sample for each set of tags; the caller has the lock."""
         return [
-            Sample(self._name, self.kind, self._description, tags, value) for tags, value in self._values.items()
+            Sample(self._name, self.kind, self._description, tags, value)
+            for tags, value in self._values.items()
         ]
 
 
@@ -231,6 +237,7 @@ class Histogram(_Metric):
             self._sums[key] = self._sums.get(key, 0.0) + value
 
     def samples(self) -> list[Sample]:
+        """Return one sample for each set of tags; the caller has the lock."""
         found = []
         for tags, counts in self._counts.items():
             total = 0

@@ -75,7 +75,9 @@ def start(
     """
     config = _instance_config(proxy_location, http_options, logging_config, kwargs)
     if grpc_options is not None and gRPCOptions.parse(grpc_options).grpc_servicer_functions:
-        raise ServeError("gRPC is not served yet; remove grpc_servicer_functions and call over HTTP or a handle")
+        raise ServeError(
+            "gRPC is not served yet; remove grpc_servicer_functions and call over HTTP or a handle"
+        )
     if tracing_config is not None:
         TracingConfig.parse(tracing_config)
         notices.once("start.tracing", "tracing_config is accepted and has no effect yet")
@@ -106,7 +108,8 @@ def _instance_config(
     location = ProxyLocation(proxy_location) if proxy_location is not None else http.location
     if location is not None and location is not ProxyLocation.Disabled:
         notices.once(
-            "start.location", f"proxy_location={str(location)!r} changes nothing on one machine: one host serves HTTP"
+            "start.location",
+            f"proxy_location={str(location)!r} changes nothing on one machine: one host serves HTTP",
         )
     options: dict[str, Any] = {
         "root_path": http.root_path,
@@ -160,12 +163,12 @@ def status() -> ServeStatus:
 
 def run(
     target: Application,
-    blocking: bool = False,  # noqa: FBT001, FBT002 - Ray Serve's signature
+    blocking: bool = False,
     name: str = "default",
     route_prefix: str | None = "/",
     logging_config: dict[str, Any] | LoggingConfig | None = None,
-    _local_testing_mode: bool = False,  # noqa: FBT001, FBT002 - Ray Serve's signature
-    external_scaler_enabled: bool = False,  # noqa: FBT001, FBT002 - Ray Serve's signature
+    _local_testing_mode: bool = False,
+    external_scaler_enabled: bool = False,
     controller_options: dict[str, Any] | ControllerOptions | None = None,
 ) -> DeploymentHandle:
     """Deploy an application and wait until it serves; starts an instance if none runs.
@@ -190,7 +193,7 @@ def run(
         DeployError: It cannot be deployed; its text has the user's traceback. What ran before runs on.
         InstanceError: No instance could be started.
     """
-    target = RunTarget(
+    run_target = RunTarget(
         target=target,
         name=name,
         route_prefix=route_prefix,
@@ -199,15 +202,15 @@ def run(
     )
     if controller_options is not None:
         ControllerOptions.parse(controller_options)
-    return run_many([target], blocking=blocking, _local_testing_mode=_local_testing_mode)[0]
+    return run_many([run_target], blocking=blocking, _local_testing_mode=_local_testing_mode)[0]
 
 
 def run_many(
     targets: Sequence[RunTarget],
-    blocking: bool = False,  # noqa: FBT001, FBT002 - Ray Serve's signature
-    wait_for_ingress_deployment_creation: bool = True,  # noqa: FBT001, FBT002 - Ray Serve's signature
-    wait_for_applications_running: bool = True,  # noqa: FBT001, FBT002 - Ray Serve's signature
-    _local_testing_mode: bool = False,  # noqa: FBT001, FBT002 - Ray Serve's signature
+    blocking: bool = False,
+    wait_for_ingress_deployment_creation: bool = True,
+    wait_for_applications_running: bool = True,
+    _local_testing_mode: bool = False,
 ) -> list[DeploymentHandle]:
     """Deploy several applications together; all are checked before any is changed.
 
@@ -280,7 +283,7 @@ def _stay(session: Session, *, is_new: bool) -> None:
             shutdown()
 
 
-def delete(name: str, _blocking: bool = True) -> None:  # noqa: FBT001, FBT002 - Ray Serve's signature
+def delete(name: str, _blocking: bool = True) -> None:
     """Delete an application and wait until nothing is left of it; an unknown name is accepted.
 
     Raises:
@@ -314,8 +317,8 @@ def get_app_handle(name: str) -> DeploymentHandle:
 def get_deployment_handle(
     deployment_name: str,
     app_name: str | None = None,
-    _check_exists: bool = True,  # noqa: FBT001, FBT002 - Ray Serve's signature
-    _record_telemetry: bool = True,  # noqa: FBT001, FBT002 - Ray Serve's signature
+    _check_exists: bool = True,
+    _record_telemetry: bool = True,
 ) -> DeploymentHandle:
     """Return a handle of a deployment.
 

@@ -34,7 +34,9 @@ _EXIT_GRACE_S = 3.0
 class Session:
     """A connection to an instance, with a router for this process's handles on a thread of its own."""
 
-    def __init__(self, launched: Launched | None, make: Callable[[asyncio.AbstractEventLoop], Instance]) -> None:
+    def __init__(
+        self, launched: Launched | None, make: Callable[[asyncio.AbstractEventLoop], Instance]
+    ) -> None:
         self._thread = _LoopThread()
         try:
             self.instance = make(self._thread.loop)
