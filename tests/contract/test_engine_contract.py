@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+
 from tests.contract.engine_host import run_thread
 from tests.waiting import wait_until_async
-
 from trygon.engine.base import (
     Engine,
     EngineEvent,
@@ -78,7 +78,11 @@ class Bench:
 
         def found() -> T | None:
             return next(
-                (e for e in self.events if isinstance(e, kind) and getattr(e, "replica_id", "").endswith(tag)),
+                (
+                    e
+                    for e in self.events
+                    if isinstance(e, kind) and getattr(e, "replica_id", "").endswith(tag)
+                ),
                 None,
             )
 
@@ -235,7 +239,9 @@ async def test_new_controller_finds_processes_with_marks_and_holdings(bench: Ben
     second = connect_local(bench.folder)
     running = await second.connect(bench.events.append)
 
-    assert [("app#Main#a", "READY", (0,))] == [(r.launch.replica_id, r.mark, r.launch.gpu_ids) for r in running]
+    assert [("app#Main#a", "READY", (0,))] == [
+        (r.launch.replica_id, r.mark, r.launch.gpu_ids) for r in running
+    ]
     assert b"" == running[0].launch.definition
     assert (Holding("app#Main#a", 0.5, {}),) == second.resources().holdings
     await second.close()

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from trygon.client.instances import choose, new_name
+from trygon.client.instances import choose, find, new_name, place
 from trygon.client.launch import Launched, begin_launch
 from trygon.client.link import ControlLink, Notice, Request
-from trygon.client.rundir import RunDir
+from trygon.client.rundir import RunDir, check_private
 from trygon.errors import InstanceError
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.control import (
@@ -61,26 +61,24 @@ def connect_or_start(
         InstanceError: Several run and none is named, or none could be started.
     """
     root = Path(config.runtime_dir)
+    check_private(root)
     record = choose(root, name=name)
     if record is not None:
         return Instance(record, loop=loop)
-    config = place(config, name or config.name or new_name())
-    launched = begin_launch(config)
+    placed = place(config, name or config.name or new_name())
+    launched = begin_launch(placed)
     try:
-        return Instance(launched.wait_ready(), launched=launched, loop=loop)
+        record = launched.wait_ready()
+    except InstanceError:
+        # Somebody else may have started it in the same moment.
+        other = find(root, placed.name)
+        if other is None:
+            raise
+        return Instance(other, loop=loop)
     except BaseException:
         launched.let_go()
         raise
-
-
-def place(config: InstanceConfig, name: str) -> InstanceConfig:
-    """Return the configuration of an instance called `name` below the roots that `config` names."""
-    return msgspec.structs.replace(
-        config,
-        name=name,
-        runtime_dir=os.path.join(config.runtime_dir, name),
-        state_dir=os.path.join(config.state_dir, name),
-    )
+    return Instance(record, launched=launched, loop=loop)
 
 
 class Instance:
@@ -125,6 +123,10 @@ class Instance:
     def is_gone(self) -> bool:
         """True once the instance has ended."""
         return self._gone.is_set()
+
+    def wait_gone(self, timeout_s: float | None = None) -> bool:
+        """Wait until the instance has ended; False when the time is over first."""
+        return self._gone.wait(timeout_s)
 
     def submit(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Run a coroutine on the connection's loop.

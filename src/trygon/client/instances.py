@@ -6,15 +6,18 @@ the user's single running one; else the caller starts its own.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from pathlib import Path
 
+import msgspec
+
 from trygon.client.rundir import RunDir, read_record
 from trygon.errors import InstanceError
-from trygon.spec.instance import InstanceRecord
+from trygon.spec.instance import InstanceConfig, InstanceRecord
 
-__all__ = ["choose", "find", "list_running", "new_name"]
+__all__ = ["choose", "find", "list_running", "new_name", "place"]
 
 #: An instance that was locked but has no record yet is being started; this is how long that may take.
 _STARTING_S = 5.0
@@ -24,6 +27,16 @@ _STEP_S = 0.01
 def new_name() -> str:
     """Return a name for an instance that nobody named."""
     return f"i-{secrets.token_hex(4)}"
+
+
+def place(config: InstanceConfig, name: str) -> InstanceConfig:
+    """Return the configuration of an instance called `name` below the roots that `config` names."""
+    return msgspec.structs.replace(
+        config,
+        name=name,
+        runtime_dir=os.path.join(config.runtime_dir, name),
+        state_dir=os.path.join(config.state_dir, name),
+    )
 
 
 def list_running(runtime_root: Path) -> list[InstanceRecord]:

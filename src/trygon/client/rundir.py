@@ -14,7 +14,7 @@ import msgspec
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceRecord
 
-__all__ = ["RunDir", "check_socket_path", "make_private_dir", "read_record"]
+__all__ = ["RunDir", "check_private", "check_socket_path", "make_private_dir", "read_record"]
 
 #: sockaddr_un holds 104 bytes on macOS, 108 on Linux, the final NUL included.
 MAX_SOCKET_PATH_BYTES = 103
@@ -29,7 +29,10 @@ def make_private_dir(path: Path) -> None:
         InstanceError: It belongs to somebody else, or cannot be made.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in reversed([path, *path.parents]):
+            # One by one: mkdir's own parents would be open to everybody.
+            if not missing.is_dir():
+                missing.mkdir(mode=0o700, exist_ok=True)
         found = path.stat(follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise InstanceError(f"{str(path)!r} is not a directory of yours; choose another place for it")
@@ -37,6 +40,19 @@ def make_private_dir(path: Path) -> None:
             path.chmod(0o700)
     except OSError as error:
         raise InstanceError(f"directory {str(path)!r} cannot be made: {error.strerror}") from None
+
+
+def check_private(root: Path) -> None:
+    """Raise InstanceError when others could put an instance of theirs where ours are looked for."""
+    try:
+        found = root.stat()
+    except FileNotFoundError:
+        return
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise InstanceError(
+            f"{str(root)!r} is another user's, or others may write to it; "
+            "choose another directory (TRYGON_RUNTIME_DIR), or take their rights away"
+        )
 
 
 def check_socket_path(directory: Path) -> None:

@@ -154,6 +154,9 @@ class Controller:
         self._restore(self._store.load())
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
+            if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
+                # The controller before may have died before it said so.
+                self._engine.stop(replica.launch.replica_id, force=False)
             self._events.append(
                 ReplicaAdopted(replica.launch, replica.pid, replica.mark or ReplicaPhase.STARTING)
             )
@@ -333,6 +336,8 @@ class Controller:
         if application is None:
             return
         replica = application.replicas[event.replica_id]
+        if replica.phase is ReplicaPhase.READY:
+            logger.warning("replica %s ended unasked: %s", event.replica_id, event.reason)
         if replica.phase is not ReplicaPhase.STARTING:
             self._handle(ReplicaEnded(event.replica_id, event.reason))
             return
@@ -362,10 +367,22 @@ class Controller:
             case ReplicaReady():
                 self._engine.mark(message.replica_id, ReplicaPhase.READY)
                 self._handle(ReplicaReported(message.replica_id))
-            case ReplicaFailed() | ReplicaUnhealthy():
+            case ReplicaFailed():
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
+            case ReplicaUnhealthy():
+                self._take_unhealthy(message)
             case _:
                 logger.debug("message without effect", extra={"kind": type(message).__name__})
+
+    def _take_unhealthy(self, message: ReplicaUnhealthy) -> None:
+        application = self.state.owner(message.replica_id)
+        if application is None or application.replicas[message.replica_id].phase is not ReplicaPhase.READY:
+            return
+        logger.warning("replica %s is unhealthy: %s", message.replica_id, message.error)
+        timeout_s = application.replicas[message.replica_id].launch.options.graceful_shutdown_timeout_s
+        self._engine.mark(message.replica_id, ReplicaPhase.FAILED)
+        self._handle(ReplicaReported(message.replica_id, message.error or "its health check failed"))
+        self._spawn(self._drain(DrainReplica(message.replica_id, timeout_s, "it is unhealthy")))
 
     # ---- what users ask
 

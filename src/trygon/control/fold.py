@@ -29,7 +29,7 @@ from trygon.spec.launch import ReplicaLaunch
 
 __all__ = ["fold"]
 
-#: A replica that said it is broken ends by itself; after this it is helped.
+#: A replica that could not start ends by itself; after this it is helped.
 _FAILED_GRACE_S = 5.0
 
 
@@ -153,7 +153,7 @@ def _fold_replica(
                 ReplicaEventKind.REPORTED_BROKEN,
                 now,
                 reason=event.error,
-                deadline=now + _FAILED_GRACE_S,
+                deadline=now + _time_to_leave_s(replica),
             )
         case ReplicaLeaving():
             _step(
@@ -170,6 +170,13 @@ def _fold_replica(
             _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
             return {application.name} | _unblock(state)
     return {application.name}
+
+
+def _time_to_leave_s(replica: Replica) -> float:
+    """A replica that failed while it served still has requests to finish."""
+    if replica.phase is ReplicaPhase.READY:
+        return _FAILED_GRACE_S + replica.launch.options.graceful_shutdown_timeout_s
+    return _FAILED_GRACE_S
 
 
 def _step(

@@ -12,8 +12,9 @@ from trygon.spec.launch import ReplicaLaunch
 
 __all__ = ["Application", "ControllerState", "Replica", "Revision", "StartRecord"]
 
-#: Entries of the decision log of each deployment.
+#: Entries of the decision log of each deployment, and characters of one; a traceback may be long.
 _LOG_LENGTH = 200
+_LOG_CHARACTERS = 500
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +125,7 @@ class Application:
         """Write one line into the decision log."""
         if deployment not in self.log:
             self.log[deployment] = deque(maxlen=_LOG_LENGTH)
-        self.log[deployment].append((now, text))
+        self.log[deployment].append((now, text[:_LOG_CHARACTERS]))
 
     def validate(self) -> None:
         """Assert what must always hold; tests call it after every step."""

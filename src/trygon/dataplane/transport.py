@@ -56,10 +56,8 @@ class FrameConnection(asyncio.Protocol):
 
     def send(self, frame: bytes) -> None:
         """Queue a frame for the end of this turn of the loop; dropped when the peer is gone."""
-        out = self._out
-        if not out:
-            self.loop.call_soon(self._flush)
-        out.append(frame)
+        if self.transport is not None:
+            self.transport.write(frame)
 
     def _flush(self) -> None:
         out = self._out

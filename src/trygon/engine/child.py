@@ -34,6 +34,8 @@ class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
     parent_pid: int
     #: Read end of the supervisor's lifeline pipe.
     lifeline_fd: int
+    #: True for what can be replaced most easily when memory runs out.
+    dies_first: bool = False
 
 
 def run_child(plan: ChildPlan, platform: Platform, main: Callable[[], None]) -> NoReturn:
@@ -66,6 +68,8 @@ def _settle(plan: ChildPlan, platform: Platform) -> None:
     _close_other_fds({plan.lifeline_fd, *plan.keep_fds})
     platform.die_with_parent(plan.parent_pid, plan.lifeline_fd)
     platform.name_process(plan.name)
+    if plan.dies_first:
+        platform.die_first()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     faulthandler.enable()
     gc.enable()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,6 +18,8 @@ __all__ = ["Platform"]
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+#: Of 1000; raising one's own needs no privilege, and what a replica starts inherits it.
+_REPLICA_OOM_SCORE = "300"
 
 
 class Platform:
@@ -39,6 +42,12 @@ class Platform:
         """Show `name` in process listings; at most 15 bytes count."""
         if self._libc is not None:
             self._libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+    def die_first(self) -> None:
+        """Offer this process to the kernel when memory runs out, before those that hold the instance together."""
+        if self.linux:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/oom_score_adj").write_text(_REPLICA_OOM_SCORE)
 
     def die_with_parent(self, parent_pid: int, lifeline_fd: int) -> None:
         """End this process when its parent ends, however that happens.

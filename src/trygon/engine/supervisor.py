@@ -228,6 +228,7 @@ class Supervisor:
             keep_fds=keep_fds,
             parent_pid=self._pid,
             lifeline_fd=self._lifeline_read,
+            dies_first=child.kind == "replica",
         )
         # A signal between the fork and the child's own handlers would be written to our wake-up socket.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

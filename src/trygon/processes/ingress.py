@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ __all__ = ["main"]
 
 #: What ongoing requests get to finish after SIGTERM.
 DRAIN_S = 20.0
+#: New connections wait in the socket's queue this long for a routing table (the controller may be restarting).
+FIRST_TABLE_S = 5.0
 
 
 def main(launch: IngressLaunch) -> None:
@@ -39,6 +42,7 @@ async def _serve(launch: IngressLaunch) -> None:
     router = Router(loop)
     gateway = RouterGateway(router, launch.http_options.get("root_path") or "")
     stop: asyncio.Future[None] = loop.create_future()
+    first_table = asyncio.Event()
 
     def leave() -> None:
         if not stop.done():
@@ -47,6 +51,7 @@ async def _serve(launch: IngressLaunch) -> None:
     def apply(table: RoutingTable) -> None:
         router.apply(table)
         gateway.apply(table)
+        first_table.set()
         link.announce(TableApplied(version=table.version))
 
     link = ControlLink(
@@ -58,6 +63,10 @@ async def _serve(launch: IngressLaunch) -> None:
     sock = socket.socket(fileno=launch.listen_fd)
     server = HttpServer(sock, gateway, _settings(launch), loop=loop)
     await link.open()
+    # A restarted ingress without a table would answer 503 for applications that run.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_TABLE_S):
+            await first_table.wait()
     server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)

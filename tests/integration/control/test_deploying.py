@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.integration.control.conftest import Start, app, deployment, pids, ready_replicas, run
 from tests.waiting import wait_until
-
 from trygon.errors import DeployError, InstanceError
 from trygon.spec.application import CodeLocation, ResourceRequest
+from trygon.spec.control import DeployApplications
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatus, DeploymentStatus, ProxyStatus, ReplicaState
 
@@ -117,7 +118,7 @@ def test_refused_deploy_changes_nothing(start: Start) -> None:
 
     with pytest.raises(DeployError, match=r"'/x' of application 'two' is taken by application 'one'"):
         instance.deploy((app(name="fine", route_prefix="/y"), app(name="two", route_prefix="/x")))
-    with pytest.raises(DeployError, match="not enough 'GPU': wanted 1 .* the machine has 0"):
+    with pytest.raises(DeployError, match=r"not enough 'GPU': wanted 1 .* the machine has 0"):
         instance.deploy((app(deployment("Main", resources=ResourceRequest(num_gpus=1))),))
 
     assert ["one"] == list(instance.status().applications)
@@ -149,7 +150,9 @@ def test_gpus_are_assigned_and_given_back(start: Start, tmp_path: Path) -> None:
 
     assert "4,6" == json.loads(facts.read_text())["environ"]["CUDA_VISIBLE_DEVICES"]
     with pytest.raises(DeployError, match=r"in use 2 \(default/Main: 1 x 2 = 2\)"):
-        instance.deploy((app(deployment("M", resources=ResourceRequest(num_gpus=0.5)), name="b", route_prefix="/b"),))
+        instance.deploy(
+            (app(deployment("M", resources=ResourceRequest(num_gpus=0.5)), name="b", route_prefix="/b"),)
+        )
     instance.delete("default")
     run(instance, app(deployment("M", resources=ResourceRequest(num_gpus=0.5)), name="b", route_prefix="/b"))
 
@@ -184,8 +187,15 @@ def test_replica_gets_its_environment_and_nothing_of_the_supervisor(start: Start
     run(
         instance,
         app(
-            deployment("Main", {"touch": str(facts)}, env_vars={"FLAVOUR": "mint"}, resources=ResourceRequest(num_cpus=2.5)),
-            code=CodeLocation(sys_path=(str(work),), working_dir=str(work), env_vars={"FLAVOUR": "plain", "OTHER": "1"}),
+            deployment(
+                "Main",
+                {"touch": str(facts)},
+                env_vars={"FLAVOUR": "mint"},
+                resources=ResourceRequest(num_cpus=2.5),
+            ),
+            code=CodeLocation(
+                sys_path=(str(work),), working_dir=str(work), env_vars={"FLAVOUR": "plain", "OTHER": "1"}
+            ),
         ),
     )
 
@@ -202,7 +212,14 @@ def test_variables_that_act_at_exec_get_a_fresh_interpreter(start: Start, tmp_pa
     instance = start()
     facts = tmp_path / "facts"
 
-    run(instance, app(deployment("Main", {"touch": str(facts)}, env_vars={"PYTHONHASHSEED": "7", "MALLOC_ARENA_MAX": "2"})))
+    run(
+        instance,
+        app(
+            deployment(
+                "Main", {"touch": str(facts)}, env_vars={"PYTHONHASHSEED": "7", "MALLOC_ARENA_MAX": "2"}
+            )
+        ),
+    )
 
     found = json.loads(facts.read_text())
     assert "trygon.processes.replica_exec" in found["argv"]
@@ -210,8 +227,6 @@ def test_variables_that_act_at_exec_get_a_fresh_interpreter(start: Start, tmp_pa
 
 
 def test_same_deploy_call_sent_twice_makes_one_revision(start: Start) -> None:
-    from trygon.spec.control import DeployApplications
-
     instance = start()
     request = DeployApplications(applications=(app(),), token="t1")
 
@@ -249,6 +264,6 @@ def test_calls_after_the_end_fail_clearly(start: Start) -> None:
     other = type(instance)(instance.record)
     instance.shutdown()
 
-    with pytest.raises(InstanceError, match="gone|ended"):
+    with pytest.raises(InstanceError, match=r"gone|ended"):
         other.status()
     other.close()

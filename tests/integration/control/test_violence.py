@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from tests.integration.control.conftest import (
     ROOT,
     Start,
@@ -25,7 +26,6 @@ from tests.integration.control.conftest import (
     run,
 )
 from tests.waiting import wait_until
-
 from trygon.client.instance import Instance
 from trygon.client.instances import choose, list_running
 from trygon.errors import InstanceError
@@ -86,11 +86,9 @@ def test_killed_controller_is_replaced_and_adopts_what_runs(start: Start, portab
     tables: list[RoutingTable] = []
     instance.on_table.append(tables.append)
 
-    for _ in range(5):
-        old = pids(instance, "controller")
-        seen = len(tables)
-        kill(old)
-        wait_until(lambda: pids(instance, "controller") - old and len(tables) > seen, "a new controller")
+    for count in range(1, 6):
+        kill(pids(instance, "controller"))
+        wait_until(lambda count=count: len(tables) == count, "a new controller's table")
 
     assert replicas == pids(instance, "replica")
     assert ingress == pids(instance, "ingress")
@@ -259,7 +257,9 @@ def test_port_in_use_is_named_with_its_owner(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        with pytest.raises(InstanceError, match=rf"port {port} on 127.0.0.1 is in use by process {os.getpid()} "):
+        with pytest.raises(
+            InstanceError, match=rf"port {port} on 127.0.0.1 is in use by process {os.getpid()} "
+        ):
             start("late", port=port)
         with pytest.raises(InstanceError, match=rf"port {port} "):
             start("late", port=port, num_ingress=2)

@@ -375,6 +375,7 @@ async def test_drain_serves_a_connection_that_has_not_asked_yet() -> None:
         await held.until(lambda: held.server.statistics().connections, "the connection")
 
         draining = asyncio.create_task(held.server.drain(10.0))
+        await asyncio.sleep(0)
         reply = await client.get()
 
         assert (200, "close") == (reply.status, reply["connection"])

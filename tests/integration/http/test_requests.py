@@ -318,6 +318,7 @@ async def test_upload_waits_while_the_application_does_not_read() -> None:
         assert sum(upstream.parts) < 5_000_000
         # A paused connection is not watched, so its loss is only seen when reading goes on.
         client.reset()
+        upstream.max_unread = None
         upstream.sink.on_writable()
         await held.until(lambda: upstream.cancelled, "the cancellation")
 

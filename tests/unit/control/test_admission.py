@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.control.world import World, application, deployment
 
+from tests.unit.control.world import World, application, deployment
 from trygon.control.admission import admit, notes_for
 from trygon.engine.base import Capabilities, Resources
 from trygon.errors import DeployError
@@ -30,7 +30,10 @@ def gpu(name: str, amount: float, **fields: object) -> ApplicationSpec:
         ((application(), application()), "application name 'app' is used twice"),
         ((application(name="a#b"),), "name 'a#b' is not allowed"),
         ((application(name=""),), "name '' is not allowed"),
-        ((application(name="a"), application(name="b")), "'/' of application 'b' is taken by application 'a'"),
+        (
+            (application(name="a"), application(name="b")),
+            "'/' of application 'b' is taken by application 'a'",
+        ),
         ((application(route_prefix="api"),), "must start with '/'"),
         ((application(route_prefix="/api/"),), "not end with '/'"),
         ((application(deployment("A"), deployment("A")),), "two deployments called 'A'"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.unit.control.world import World, application, deployment
 
+from tests.unit.control.world import World, application, deployment
 from trygon.control.events import ReplicaReported, ReplicaUnplaced
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.spec.application import ResourceRequest

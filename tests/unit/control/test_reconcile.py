@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.control.world import World, application, deployment
 
+from tests.unit.control.world import World, application, deployment
 from trygon.control.actions import DrainReplica, FailRevision, KillReplica, StartReplica
+from trygon.control.events import ReplicaReported
 from trygon.control.reconcile.replica import InvalidTransition, ReplicaEventKind, ReplicaPhase, next_phase
 from trygon.spec.application import ResourceRequest
 from trygon.spec.status import (
@@ -314,15 +315,15 @@ def test_replica_that_does_not_leave_is_killed_at_its_deadline(world: World) -> 
 
 
 def test_unhealthy_replica_is_replaced_and_killed_if_it_stays(world: World) -> None:
-    from trygon.control.events import ReplicaReported
-
-    (sick,) = up(world)
+    (sick,) = up(world, deployment("Main", graceful_shutdown_timeout_s=10.0))
     world.advance(60.0)
     world.tell(ReplicaReported(sick, "check_health raised"))
 
     assert 1 == len(world.starting())
     assert (1, []) == world.routed()
-    world.advance(6.0)
+    world.advance(14.0)
+    assert [] == world.did(KillReplica)
+    world.advance(2.0)
     assert [KillReplica(sick)] == world.did(KillReplica)
 
 

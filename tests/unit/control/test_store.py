@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.control.world import application
 
+from tests.unit.control.world import application
 from trygon.control.state import Revision
 from trygon.control.store import FileStore, WantedApplication, WantedState
 from trygon.errors import InstanceError
@@ -53,7 +53,9 @@ def test_any_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: s
     whole = (folder / "state.bin").read_bytes()
     position = data.draw(st.integers(0, len(whole) - 1))
     cut = data.draw(st.booleans())
-    damaged = whole[:position] if cut else whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
+    damaged = (
+        whole[:position] if cut else whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
+    )
     (folder / "state.bin").write_bytes(damaged)
 
     with pytest.raises(InstanceError, match="cannot be read"):

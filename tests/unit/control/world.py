@@ -47,11 +47,11 @@ def deployment(name: str, *, children: tuple[str, ...] = (), **options: Any) -> 
     )
 
 
-def application(*deployments: DeploymentSpec, name: str = "app", route_prefix: str | None = "/") -> ApplicationSpec:
+def application(
+    *deployments: DeploymentSpec, name: str = "app", route_prefix: str | None = "/"
+) -> ApplicationSpec:
     chosen = deployments or (deployment("Main"),)
-    return ApplicationSpec(
-        name=name, route_prefix=route_prefix, ingress=chosen[0].name, deployments=chosen
-    )
+    return ApplicationSpec(name=name, route_prefix=route_prefix, ingress=chosen[0].name, deployments=chosen)
 
 
 class World:
@@ -134,7 +134,11 @@ class World:
         for route in table.applications:
             if route.app_name == name:
                 for targets in table.deployments:
-                    if (targets.app_name, targets.name, targets.revision) == (name, route.ingress, route.revision):
+                    if (targets.app_name, targets.name, targets.revision) == (
+                        name,
+                        route.ingress,
+                        route.revision,
+                    ):
                         return route.revision, [target.replica_id for target in targets.replicas]
         return None
 
@@ -189,7 +193,9 @@ class World:
 
     def _launch(self, action: StartReplica) -> ReplicaLaunch:
         found = self.app(action.app_name)
-        revision = next(r for r in (found.target, found.serving) if r is not None and r.number == action.revision)
+        revision = next(
+            r for r in (found.target, found.serving) if r is not None and r.number == action.revision
+        )
         spec = revision.spec.deployment(action.deployment)
         self._count += 1
         tag = f"{self._count:04}"

@@ -11,7 +11,9 @@ from trygon.spec.application import CodeLocation, DeploymentOptions, ResourceReq
 from trygon.spec.launch import ReplicaLaunch
 
 
-def launch(*, code: dict[str, str] | None = None, gpu_ids: tuple[int, ...] | None = None, **options: Any) -> ReplicaLaunch:
+def launch(
+    *, code: dict[str, str] | None = None, gpu_ids: tuple[int, ...] | None = None, **options: Any
+) -> ReplicaLaunch:
     return ReplicaLaunch(
         replica_id="app#Main#1",
         app_name="app",
@@ -41,7 +43,9 @@ def test_thread_counts_follow_num_cpus(cpus: float, threads: str | None) -> None
 def test_users_own_thread_count_wins_whole(where: str) -> None:
     given = {"OMP_NUM_THREADS": "3"}
 
-    changes = changes_for(launch(env_vars=given if where == "option" else {}), given if where == "environ" else {})
+    changes = changes_for(
+        launch(env_vars=given if where == "option" else {}), given if where == "environ" else {}
+    )
 
     assert "MKL_NUM_THREADS" not in changes
 
@@ -70,7 +74,13 @@ def test_assigned_gpus_are_visible(
 
 @pytest.mark.parametrize(
     "name, fresh",
-    [("LD_PRELOAD", True), ("PYTHONHASHSEED", True), ("MALLOC_ARENA_MAX", True), ("FLAVOUR", False), ("TZ", False)],
+    [
+        ("LD_PRELOAD", True),
+        ("PYTHONHASHSEED", True),
+        ("MALLOC_ARENA_MAX", True),
+        ("FLAVOUR", False),
+        ("TZ", False),
+    ],
 )
 def test_variables_of_loader_interpreter_and_allocator_need_an_exec(name: str, fresh: bool) -> None:
     assert fresh == needs_exec({name: "1"}, {})

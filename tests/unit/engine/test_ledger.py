@@ -26,7 +26,10 @@ def test_replica_that_wants_no_gpu_sees_none() -> None:
 def test_fractions_share_the_fullest_gpu_that_has_room() -> None:
     ledger = Ledger(cpus=2, gpu_ids=(3, 5), custom={})
 
-    got = [ledger.acquire(name, gpus(amount)) for name, amount in (("a", 0.5), ("b", 0.7), ("c", 0.3), ("d", 0.5))]
+    got = [
+        ledger.acquire(name, gpus(amount))
+        for name, amount in (("a", 0.5), ("b", 0.7), ("c", 0.3), ("d", 0.5))
+    ]
 
     assert [(3,), (5,), (5,), (3,)] == got
 
@@ -36,7 +39,7 @@ def test_whole_gpus_are_given_whole() -> None:
     ledger.acquire("a", gpus(0.1))
 
     assert (1, 2) == ledger.acquire("b", gpus(2))
-    with pytest.raises(Shortage, match="wants 1 of 'GPU', the machine has 3: a holds 0.1; b holds 2"):
+    with pytest.raises(Shortage, match=r"wants 1 of 'GPU', the machine has 3: a holds 0\.1; b holds 2"):
         ledger.acquire("c", gpus(1))
 
 

@@ -123,7 +123,8 @@ class HttpConnection(AnsweringConnection):
         else:
             front.idle[self] = None
             deadline = self.deadline = front.monotonic() + settings.keep_alive_timeout_s
-            if self not in front.wheel:
+            if deadline < self._visit:
+                self._visit = deadline
                 front.wheel.add(self, deadline)
 
     def _begin(self, head: RequestHead) -> None:

@@ -45,6 +45,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "_front",
         "_server_address",
         "_transport",
+        "_visit",
         "_write_mark",
         "_write_paused",
         "_written_paused",
@@ -83,6 +84,8 @@ class ConnectionLifetime(asyncio.Protocol):
         self.phase = Phase.IDLE
         #: Monotonic time at which `on_deadline` has something to do.
         self.deadline = FOREVER
+        #: When the sweep comes by next; a deadline before it must be told to the wheel.
+        self._visit = FOREVER
         #: Requests are being taken: an answer given at once must not start another round.
         self._advancing = False
         self._read_paused = False
@@ -142,8 +145,10 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:
         """Act on the deadline of the phase, if it has passed; called by the server's sweep."""
+        self._visit = FOREVER
         if now < self.deadline:
             if self.deadline < FOREVER:
+                self._visit = self.deadline
                 self._front.wheel.add(self, self.deadline)
             return
         self.deadline = FOREVER
@@ -170,7 +175,7 @@ class ConnectionLifetime(asyncio.Protocol):
         settings = self._front.settings
         # While the application takes nothing, the client cannot send.
         if not self._read_paused and self._body_size - self._body_mark < settings.min_body_bytes:
-            self._refuse(ProtocolError(408, "request body arrives too slowly"), lingers=False)
+            self._refuse(ProtocolError(408, "request body arrives too slowly"))
             return
         self._body_mark = self._body_size
         self._wait_until(now + settings.body_timeout_s)
@@ -180,14 +185,16 @@ class ConnectionLifetime(asyncio.Protocol):
         if self._transport.get_write_buffer_size():
             self._transport.abort()
         elif self._parser.buffered:
-            self._refuse(ProtocolError(408, "request head not complete in time"), lingers=False)
+            self._refuse(ProtocolError(408, "request head not complete in time"))
         else:
             self.close()
 
     def _wait_until(self, deadline: float) -> None:
         if deadline < self.deadline:
             self.deadline = deadline
-            self._front.wheel.add(self, deadline)
+            if deadline < self._visit:
+                self._visit = deadline
+                self._front.wheel.add(self, deadline)
 
     # ---- pausing
 
@@ -199,6 +206,13 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        # Not from here: asyncio's own transport breaks when it is closed while it resumes.
+        self._front.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The client reads again."""
+        if self._write_paused:
+            return
         if self.phase is Phase.ACTIVE:
             ungranted = self._ungranted
             if ungranted and self._upstream is not None:

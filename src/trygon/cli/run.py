@@ -1,0 +1,145 @@
+"""`trygon run`: what may be said on its command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from trygon.cli.runtime_env import read_runtime_env
+from trygon.cli.session import RunOptions, Session
+from trygon.cli.terminal import Terminal
+from trygon.config import read_settings
+from trygon.processes.builder import BuildRequest
+
+__all__ = ["run"]
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
+    if value.lower().endswith((".yaml", ".yml", ".json")):
+        raise click.UsageError(
+            f"{value!r} is a configuration file, which cannot be served yet; name the application instead, "
+            "as in its import_path: trygon run module:app, with args as name=value"
+        )
+    return value
+
+
+def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
+    arguments: dict[str, str] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.UsageError(
+                f"wanted name=value for the application builder, found {text!r}; "
+                "one application is served by one command"
+            )
+        if name in arguments:
+            raise click.UsageError(f"the argument {name!r} is given twice; give it once")
+        arguments[name] = value
+    return arguments
+
+
+@click.command(
+    short_help="Serve an application until Ctrl-C.",
+    epilog="Exit codes: 0 stopped by Ctrl-C, SIGTERM or `trygon shutdown` while serving; 1 the application or "
+    "the instance failed; 2 wrong usage; 128 + signal interrupted before it served, or forced.",
+)
+@click.argument("target", metavar="MODULE:APP", callback=_check_target)
+@click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1, callback=_parse_arguments)
+@click.option(
+    "--host",
+    help="Address to listen on; 0.0.0.0 for all. [default: 127.0.0.1, or RAY_SERVE_DEFAULT_HTTP_HOST]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. [default: 8000]"
+)
+@click.option("--route-prefix", default="/", show_default=True, help="Path that the application answers under.")
+@click.option("--name", default="default", show_default=True, help="Name of the application.")
+@click.option(
+    "-d",
+    "--app-dir",
+    default=".",
+    show_default=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder that modules are looked for in.",
+)
+@click.option("--working-dir", help="Folder that replicas run in. [default: this one]")
+@click.option("--runtime-env", metavar="FILE", help="YAML file with env_vars and working_dir for the replicas.")
+@click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
+@click.option("-r", "--reload", is_flag=True, help="Start the new code whenever a Python file is saved.")
+@click.option(
+    "--blocking/--non-blocking",
+    default=True,
+    show_default=True,
+    help="Stay until Ctrl-C, or return when it serves and leave it running (see `trygon shutdown`).",
+)
+@click.option("--instance", metavar="NAME", help="Serve in this instance; it is started if it does not run.")
+@click.option(
+    "--log-level",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    help="Least level of log lines of ingress and replicas. [default: INFO]",
+)
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="Log each request.")
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0, 3600),
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    help="What requests in work get to finish when it is stopped.",
+)
+def run(**given: Any) -> int:
+    """Serve an application until Ctrl-C.
+
+    MODULE:APP names a bound application (`app = Converter.bind()` in converter.py is converter:app), or an
+    application builder: a function of one argument, a dict or a pydantic model of the NAME=VALUE pairs,
+    that returns one.
+
+    It runs in an instance of its own, which ends with this command and never joins another by chance; a second
+    `trygon run` needs another --port. With --instance NAME (or TRYGON_INSTANCE) it joins the running
+    instance of that name, and Ctrl-C deletes the application there.
+
+    Log lines of ingress and replicas, and what they print, appear here. A second Ctrl-C ends everything at once.
+
+    \b
+    Examples:
+      trygon run converter:app
+      trygon run converter:app --port 9000 --reload
+      trygon run --app-dir src wine.serve:build model=forest trees=100
+      trygon run shop:app --host 0.0.0.0 --no-access-log --grace 20
+    """
+    if given["reload"] and not given["blocking"]:
+        raise click.UsageError("--reload watches files for as long as it runs; leave out --non-blocking")
+    app_dir = os.path.abspath(given["app_dir"])
+    runtime_env = read_runtime_env(given["runtime_env"], given["runtime_env_json"], given["working_dir"])
+    working_dir = runtime_env.working_dir or os.getcwd()
+    logging: dict[str, str | bool] = {}
+    if given["log_level"] is not None:
+        logging["log_level"] = given["log_level"].upper()
+    if not given["access_log"]:
+        logging["enable_access_log"] = False
+    request = BuildRequest(
+        import_path=given["target"],
+        args=given["arguments"],
+        name=given["name"],
+        route_prefix=given["route_prefix"],
+        sys_path=tuple(dict.fromkeys((app_dir, working_dir))),
+        working_dir=working_dir,
+        env_vars=runtime_env.env_vars,
+        logging=logging,
+    )
+    options = RunOptions(
+        request=request,
+        host=given["host"],
+        port=given["port"],
+        instance=given["instance"],
+        reload=given["reload"],
+        blocking=given["blocking"],
+        grace_s=given["grace_s"],
+    )
+    return Session(options, Terminal(sys.stderr), read_settings()).run()

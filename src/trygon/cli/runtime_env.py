@@ -1,0 +1,77 @@
+"""The runtime environment given on a command line: variables and a working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from trygon.errors import TrygonError
+
+__all__ = ["RuntimeEnv", "read_runtime_env"]
+
+
+class RuntimeEnv(NamedTuple):
+    """What a replica's process gets: variables, and where it stands (None: where the command was given)."""
+
+    env_vars: dict[str, str]
+    working_dir: str | None
+
+
+def read_runtime_env(path: str | None, text: str | None, working_dir: str | None) -> RuntimeEnv:
+    """Read --runtime-env (a file), --runtime-env-json and --working-dir, which wins over the others.
+
+    Raises:
+        click.UsageError: One of them cannot be read, or asks for what cannot be provided.
+    """
+    if path is not None and text is not None:
+        raise click.UsageError("give --runtime-env or --runtime-env-json, not both")
+    found: Any = {}
+    option = "--runtime-env-json" if text is not None else "--runtime-env"
+    if path is not None:
+        found = _read_file(path)
+    elif text is not None:
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise click.UsageError(f"{option} is not JSON: {error}; found {text!r}") from None
+    found = {} if found is None else found
+    if not isinstance(found, dict):
+        raise click.UsageError(
+            f"{option} wants a mapping such as {{'env_vars': {{'NAME': 'value'}}}}, found {found!r}"
+        )
+    if working_dir is not None:
+        found["working_dir"] = working_dir
+    return _checked(found, option) if found else RuntimeEnv({}, None)
+
+
+def _read_file(path: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--runtime-env: {path!r} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise click.UsageError(f"--runtime-env: {path!r} is not YAML: {error}") from None
+
+
+def _checked(found: dict[str, Any], option: str) -> RuntimeEnv:
+    # The same rules as for the runtime_env of a deployment; loaded only when there is something to check.
+    from trygon.graph.resources import check_actor_options, read_actor_options
+
+    try:
+        options = read_actor_options(check_actor_options({"runtime_env": found}))
+    except TrygonError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+    working_dir = options.working_dir
+    if working_dir is not None:
+        working_dir = os.path.abspath(os.path.expanduser(working_dir))
+        if not os.path.isdir(working_dir):
+            raise click.UsageError(
+                f"the working directory {working_dir!r} is not there; make it or name another"
+            )
+    return RuntimeEnv(options.env_vars, working_dir)
