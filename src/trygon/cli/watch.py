@@ -42,7 +42,8 @@ class SourceWatcher:
         self._folders = tuple(folders)
         self._on_change = on_change
         self._clock = clock or RealClock()
-        self._files: frozenset[str] = frozenset()
+        self._files: set[str] = set()
+        self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trygon-watch", daemon=True)
         self._seen = self._look()
@@ -59,7 +60,12 @@ class SourceWatcher:
 
     def add_files(self, files: Iterable[str]) -> None:
         """Watch these files too, wherever they are."""
-        self._files = self._files | frozenset(files)
+        with self._lock:
+            for path in frozenset(files) - self._files:
+                self._files.add(path)
+                if path not in self._seen:
+                    with contextlib.suppress(OSError):
+                        self._seen[path] = _mark(os.stat(path))
 
     def _run(self) -> None:
         pause_s = _PERIOD_S
@@ -72,14 +78,15 @@ class SourceWatcher:
                     return
             if changed:
                 self._on_change(sorted(changed))
-            pause_s = max(_PERIOD_S, _SHARE * (self._clock.monotonic() - begun)) if not changed else _PERIOD_S
+                pause_s = _PERIOD_S
+            else:
+                pause_s = max(_PERIOD_S, _SHARE * (self._clock.monotonic() - begun))
 
     def _changes(self) -> set[str]:
-        before, self._seen = self._seen, self._look()
-        after = self._seen
-        # A file that was just added to the watched ones has not changed.
-        known = before.keys() | {path for path in after if path not in self._files}
-        return {path for path in before.keys() | after.keys() if path in known and before.get(path) != after.get(path)}
+        with self._lock:
+            before, after = self._seen, self._look()
+            self._seen = after
+        return {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
     def _look(self) -> _Seen:
         seen: _Seen = {}

@@ -43,6 +43,7 @@ from trygon.control.events import (
     Woken,
 )
 from trygon.control.fold import fold
+from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
 from trygon.control.reconcile.application import reconcile
 from trygon.control.reconcile.replica import ReplicaPhase
@@ -50,7 +51,7 @@ from trygon.control.reconcile.routing import build_table
 from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
 from trygon.control.state import Application, ControllerState, Revision
-from trygon.control.store import Store, WantedApplication, WantedState
+from trygon.control.store import Store
 from trygon.engine.base import (
     Engine,
     EngineEvent,
@@ -122,27 +123,22 @@ class Controller:
     ) -> None:
         self._engine = engine
         self._server = server
-        self._store = store
         self._clock = clock
         self._record = record
         self._launching = launching
         self._num_ingress = num_ingress
         self.state = ControllerState()
+        self._keeper = Keeper(store, self.state)
         #: Set when the state can no longer be trusted; the process must then end and be restarted.
         self.broken = asyncio.Event()
-        #: Numbers of applications that are gone, so that a new one of the same name goes on counting.
-        self._last_revisions: dict[str, int] = {}
         self._waiters = Waiters()
         self._events: deque[Event] = deque()
         self._running = False
         self._wake: asyncio.TimerHandle | None = None
         self._wake_at: dict[str, float] = {}
         self._shutdown: ShutdownBegun | None = None
-        #: True once the store was emptied for good.
-        self._forgotten = False
         #: One deploy or delete at a time: each is saved before it is acted on.
         self._changing = asyncio.Lock()
-        self._saving = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Exits that wait for the replica's link to end, by replica id.
         self._exits: dict[str, ReplicaExited] = {}
@@ -151,7 +147,7 @@ class Controller:
 
     async def start(self) -> None:
         """Load what is wanted, adopt what runs, and begin."""
-        self._restore(self._store.load())
+        self._keeper.restore()
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
             if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
@@ -176,21 +172,6 @@ class Controller:
             self._wake.cancel()
         await self._server.close()
         await self._engine.close()
-
-    def _restore(self, wanted: WantedState) -> None:
-        self._last_revisions = dict(wanted.last_revisions)
-        for kept in wanted.applications:
-            application = Application(kept.name)
-            application.target = kept.target
-            serving, target = kept.serving, kept.target
-            application.serving = (
-                target if serving and target and serving.number == target.number else serving
-            )
-            application.failure = kept.failure
-            application.failed_deployment = kept.failed_deployment
-            application.deleting = kept.deleting
-            application.last_revision = kept.last_revision
-            self.state.applications[kept.name] = application
 
     # ---- the loop: events in, actions out
 
@@ -250,7 +231,7 @@ class Controller:
                     "revision complete", extra={"application": action.app_name, "revision": action.number}
                 )
                 self._events.append(RevisionCompleted(action.app_name, action.number))
-                self._spawn(self._save())
+                self._spawn(self._keeper.save())
             case FailRevision():
                 logger.error(
                     "revision %d of application %r failed: %s", action.number, action.app_name, action.error
@@ -258,12 +239,12 @@ class Controller:
                 self._events.append(
                     RevisionFailed(action.app_name, action.number, action.deployment, action.error)
                 )
-                self._spawn(self._save())
+                self._spawn(self._keeper.save())
             case ForgetApplication():
-                self._last_revisions[action.name] = application.last_revision
+                self._keeper.forget(application)
                 self._wake_at.pop(action.name, None)
                 self._events.append(ApplicationForgotten(action.name))
-                self._spawn(self._save())
+                self._spawn(self._keeper.save())
 
     async def _drain(self, action: DrainReplica) -> None:
         """Tell a replica to go once no ingress sends it anything new."""
@@ -410,7 +391,7 @@ class Controller:
                     peer.reply(call.seq, msgspec.to_builtins(self._record))
                 case Shutdown():
                     self._waiters.add_shutdown(peer, call.seq)
-                    await self._forget_all()
+                    await self._keeper.clear()
                     self._engine.begin_shutdown(request.grace_s)
         except TrygonError as error:
             peer.refuse(call.seq, error)
@@ -429,7 +410,7 @@ class Controller:
             resources = self._engine.resources()
             admit(request.applications, self.state.applications, resources, self._engine.capabilities)
             revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
-            await self._save(deployed=revisions)
+            await self._keeper.save(deployed=revisions)
             self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
             return {name: revision.number for name, revision in revisions.items()}
 
@@ -447,12 +428,8 @@ class Controller:
         return numbers or None
 
     def _next_revision(self, spec: ApplicationSpec, token: str) -> Revision:
-        application = self.state.applications.get(spec.name)
-        last = (
-            application.last_revision if application is not None else self._last_revisions.get(spec.name, 0)
-        )
         return Revision(
-            number=last + 1,
+            number=self._keeper.last_revision(spec.name) + 1,
             spec=spec,
             deployed_wall_s=self._clock.wall(),
             token=token,
@@ -463,7 +440,7 @@ class Controller:
         async with self._changing:
             if name not in self.state.applications:
                 return
-            await self._save(deleted=name)
+            await self._keeper.save(deleted=name)
             self._handle(ApplicationDeleted(name))
 
     def status(self) -> InstanceStatus:
@@ -481,47 +458,13 @@ class Controller:
             },
         )
 
-    # ---- keeping what was asked for
-
-    async def _save(self, *, deployed: dict[str, Revision] | None = None, deleted: str = "") -> None:
-        """Save the state as it will be after this change; one writer at a time, each with the newest."""
-        async with self._saving:
-            if self._shutdown is not None or self._forgotten:
-                return
-            wanted = self._wanted(deployed or {}, deleted)
-            await asyncio.to_thread(self._store.save, wanted)
-
-    async def _forget_all(self) -> None:
-        """Forget what was asked for, so that the next start of this instance is empty."""
-        self._forgotten = True
-        async with self._saving:
-            await asyncio.to_thread(self._store.clear)
-
-    def _wanted(self, deployed: dict[str, Revision], deleted: str) -> WantedState:
-        kept = []
-        for name in self.state.applications.keys() | deployed.keys():
-            application = self.state.applications.get(name) or Application(name)
-            revision = deployed.get(name)
-            gone = name == deleted
-            kept.append(
-                WantedApplication(
-                    name=name,
-                    target=None if gone else revision or application.target,
-                    serving=None if gone else application.serving,
-                    failure="" if gone or revision else application.failure,
-                    failed_deployment="" if gone or revision else application.failed_deployment,
-                    deleting=gone or (application.deleting and revision is None),
-                    last_revision=revision.number if revision else application.last_revision,
-                )
-            )
-        return WantedState(applications=tuple(kept), last_revisions=dict(self._last_revisions))
-
     # ---- the end
 
     def _begin_shutdown(self, event: ShutdownBegun) -> None:
         if self._shutdown is not None:
             return
         self._shutdown = event
+        self._keeper.close()
         names = list(self.state.applications)
         self._handle(*(ApplicationDeleted(name) for name in names))
 

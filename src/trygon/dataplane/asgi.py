@@ -139,6 +139,8 @@ class WebSocketChannel:
                 raise OSError("the client is gone")
             if exchange.window <= 0 or exchange.connection.is_paused:
                 await exchange.wait_room()
+                if exchange.is_gone:
+                    raise OSError("the client is gone")
             text = message.get("text")
             if text is not None:
                 exchange.send_part(text.encode(), _MORE | _TEXT)

@@ -54,7 +54,7 @@ class Carrier(Protocol):
 class Exchange:
     """A stream of a replica's connection, from its first frame to its last."""
 
-    __slots__ = ("_room", "connection", "is_ended", "stream", "task", "window")
+    __slots__ = ("_gone", "_room", "connection", "is_ended", "stream", "task", "window")
 
     def __init__(self, connection: Carrier, stream: int, window: int) -> None:
         self.connection = connection
@@ -67,6 +67,8 @@ class Exchange:
         self.is_ended = False
         #: Set while a sender waits for the window.
         self._room: asyncio.Future[None] | None = None
+        #: True when the caller is gone or has cancelled.
+        self._gone = False
 
     # ---- what the connection says
 
@@ -98,7 +100,8 @@ class Exchange:
 
     async def wait_room(self) -> None:
         """Wait until the caller takes more."""
-        while (self.window <= 0 or self.connection.is_paused) and self.connection.transport is not None:
+        connection = self.connection
+        while (self.window <= 0 or connection.is_paused) and connection.transport is not None and not self._gone:
             self._room = self.connection.loop.create_future()
             try:
                 await self._room
@@ -145,6 +148,10 @@ class CallExchange(Exchange):
         self.window -= len(payload.body) + ITEM_COST_BYTES
         self.connection.send(encode(_DATA, self.stream, head, payload.body, flags=flags | _MORE))
 
+    def wrong_call(self, text: str) -> None:
+        """Say that a generator was called without stream=True, or the other way round."""
+        self.fail(ErrorKind.WRONG_CALL, text.encode())
+
     def end(self) -> None:
         """End a stream."""
         if not self.is_ended:
@@ -163,7 +170,7 @@ class CallExchange(Exchange):
 class HttpExchange(Exchange):
     """A request from outside, or a websocket."""
 
-    __slots__ = ("_gone", "_pieces", "_waiter", "body", "has_started", "inbox", "is_websocket", "more")
+    __slots__ = ("_pieces", "_waiter", "body", "has_started", "inbox", "is_websocket", "more")
 
     def __init__(self, connection: Carrier, stream: int, body: bytes, *, more: bool) -> None:
         super().__init__(connection, stream, STREAM_WINDOW_BYTES)
@@ -176,8 +183,6 @@ class HttpExchange(Exchange):
         self.inbox: list[tuple[bytes, int]] = []
         self.has_started = False
         self._waiter: asyncio.Future[None] | None = None
-        #: True when the caller is gone or has cancelled.
-        self._gone = False
         #: What is left of a complete answer that is larger than the window.
         self._pieces: memoryview | None = None
 
@@ -231,9 +236,10 @@ class HttpExchange(Exchange):
         return self._gone
 
     def mark_gone(self) -> None:
-        """Remember that nobody waits; a receiver wakes."""
+        """Remember that nobody waits; a receiver and a sender wake."""
         self._gone = True
         self._wake_receiver()
+        self.release()
 
     # ---- the answer
 

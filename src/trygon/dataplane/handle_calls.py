@@ -120,7 +120,18 @@ def _finish(waiter: asyncio.Future[None]) -> None:
 class HandleCall:
     """What unary and streaming calls share: sending, cancelling, and turning failures into errors."""
 
-    __slots__ = ("_flags", "_link", "_stream", "is_over", "meta", "outcome", "payload", "pool", "siblings")
+    __slots__ = (
+        "_flags",
+        "_link",
+        "_stream",
+        "is_over",
+        "meta",
+        "outcome",
+        "payload",
+        "pool",
+        "siblings",
+        "was_cancelled",
+    )
 
     def __init__(self, meta: CallMeta, payload: Payload | None, flags: int = 0) -> None:
         #: None until the call is submitted.
@@ -133,6 +144,8 @@ class HandleCall:
         #: Done with the result; of a stream, done with None at its end.
         self.outcome = Outcome()
         self.is_over = False
+        #: Whether this caller asked for it, even if the result was faster.
+        self.was_cancelled = False
         self._flags = flags
         self._link: ReplicaLink | None = None
         self._stream = 0

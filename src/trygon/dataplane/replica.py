@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 import msgspec
@@ -150,6 +151,8 @@ class Replica:
         #: Requests that were answered or failed since the start.
         self.num_finished = 0
         self.is_draining = False
+        #: True once the time to finish ran out.
+        self._is_ending = False
         self._connections: set[ReplicaConnection] = set()
         #: Callers that were rejected and are told, in turn, when there is room.
         self._rejected: dict[ReplicaConnection, None] = {}
@@ -202,6 +205,7 @@ class Replica:
 
     async def cancel_all(self, grace_s: float) -> None:
         """Cancel every request and give the tasks `grace_s` seconds to end."""
+        self._is_ending = True
         tasks = []
         for connection in self._connections:
             for exchange in list(connection.exchanges.values()):
@@ -251,13 +255,14 @@ class Replica:
 
     def cancel(self, exchange: Exchange) -> None:
         """End a request that nobody waits for."""
-        if isinstance(exchange, HttpExchange):
-            is_websocket = exchange.is_websocket
+        if isinstance(exchange, HttpExchange) and exchange.is_websocket:
+            # Delivered to user code as a disconnect, as ASGI says.
             exchange.mark_gone()
-            if is_websocket:
-                # Delivered to user code as a disconnect, as ASGI says.
-                return
-        exchange.on_cancel()
+            return
+        # Not now: a task that is cancelled before its first step never runs, and would keep its slot.
+        self.loop.call_soon(exchange.on_cancel)
+        if isinstance(exchange, HttpExchange):
+            exchange.mark_gone()
 
     # ---- HTTP
 
@@ -292,10 +297,16 @@ class Replica:
                     raise RuntimeError("the application returned without an answer")
             else:
                 await self._answer(exchange, meta, slot)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             _cancel_children(context)
-            exchange.fail(ErrorKind.CANCELLED, b"")
-        except Exception as error:  # noqa: BLE001 - the request's boundary: user code raises anything
+            if self._is_ending:
+                exchange.fail(ErrorKind.UNAVAILABLE, b"the replica ended before this request was done")
+            elif exchange.is_gone:
+                exchange.fail(ErrorKind.CANCELLED, b"")
+            else:
+                # Nobody cancelled this request: user code awaited something that was.
+                self._http_error(exchange, error)
+        except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
             self._http_error(exchange, error)
         finally:
             slot.leave()
@@ -330,7 +341,7 @@ class Replica:
             head, body = convert(result)
             exchange.respond(200, head, body)
 
-    def _http_error(self, exchange: HttpExchange, error: Exception) -> None:
+    def _http_error(self, exchange: HttpExchange, error: BaseException) -> None:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, BackPressureError) and not exchange.has_started:
             head = _TEXT_HEAD
@@ -371,30 +382,35 @@ class Replica:
             if exchange.flags & _STREAM:
                 await self._stream(exchange, method, slot, meta, args, kwargs)
             elif method.is_generator or method.is_async_generator:
-                _refuse(
-                    exchange,
-                    f"method {meta.method!r} of deployment {self.deployment!r} is a generator; call it through "
-                    "handle.options(stream=True)",
-                )
+                self._refuse_generator(exchange, meta)
             else:
                 result = await self._run(method, slot, args, kwargs)
-                exchange.result(dump(result, meta.result_serialization))
+                if isinstance(result, GeneratorType | AsyncGeneratorType):
+                    self._refuse_generator(exchange, meta)
+                else:
+                    exchange.result(dump(result, meta.result_serialization))
         except asyncio.CancelledError:
             _cancel_children(context)
             exchange.fail(ErrorKind.CANCELLED, b"")
         except SerializationError as error:
             exchange.fail(ErrorKind.BAD_REQUEST, str(error).encode())
-        except Exception as error:  # noqa: BLE001 - the request's boundary: user code raises anything
+        except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
             self._call_error(exchange, meta, error)
         finally:
             slot.leave()
 
-    def _call_error(self, exchange: CallExchange, meta: CallMeta, error: Exception) -> None:
+    def _call_error(self, exchange: CallExchange, meta: CallMeta, error: BaseException) -> None:
         if type(error) is ServeError and not self.user.has_method(meta.method) and meta.method != "__call__":
             exchange.fail(ErrorKind.NO_SUCH_METHOD, str(error).encode())
             return
         logger.error("call of %s failed", meta.method, exc_info=error)
         exchange.fail(ErrorKind.TASK, dump_error(error))
+
+    def _refuse_generator(self, exchange: CallExchange, meta: CallMeta) -> None:
+        exchange.wrong_call(
+            f"method {meta.method!r} of deployment {self.deployment!r} is a generator; call it through "
+            "handle.options(stream=True)"
+        )
 
     async def _stream(
         self,
@@ -406,29 +422,26 @@ class Replica:
         kwargs: dict[str, Any],
     ) -> None:
         serialization = meta.result_serialization
-        if method.is_async_generator:
-            items = method.function(*args, **kwargs)
+        items = await self._run(method, slot, args, kwargs)
+        if isinstance(items, AsyncIterator):
             try:
                 async for item in items:
                     await exchange.item(dump(item, serialization))
             finally:
-                await items.aclose()
-        elif method.is_generator:
-            iterator = method.function(*args, **kwargs)
+                if isinstance(items, AsyncGeneratorType):
+                    await items.aclose()
+        elif isinstance(items, Iterator):
             try:
-                while True:
-                    item = await self._in_thread(slot, next, iterator, _END)
-                    if item is _END:
-                        break
+                while (item := await self._in_thread(slot, next, items, _END)) is not _END:
                     await exchange.item(dump(item, serialization))
             finally:
-                # A cancelled generator may still be running in its thread; it is closed after that.
-                self.user.submit(iterator.close)
+                # One that still runs in its thread refuses this, and is closed when that thread drops it.
+                if isinstance(items, GeneratorType):
+                    self.user.submit(items.close)
         else:
-            _refuse(
-                exchange,
+            exchange.wrong_call(
                 f"method {meta.method!r} of deployment {self.deployment!r} is no generator; "
-                "call it without stream=True",
+                "call it without stream=True"
             )
             return
         exchange.end()
@@ -446,13 +459,16 @@ class Replica:
     async def _in_thread(self, slot: _Slot, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         future = self.user.submit(function, *args, **kwargs)
         try:
-            return await asyncio.wrap_future(future, loop=self.loop)
+            result, error = await asyncio.wrap_future(future, loop=self.loop)
         except asyncio.CancelledError:
             if not future.cancelled() and not future.done():
                 # The caller is released now; the slot when the thread, which nothing can stop, returns.
                 slot.leave_later()
                 future.add_done_callback(lambda _: self.loop.call_soon_threadsafe(slot.leave))
             raise
+        if error is not None:
+            raise error
+        return result
 
 
 _END = object()
@@ -480,10 +496,6 @@ class _Slot:
         if not self._is_left:
             self._is_left = True
             self._replica._free_slot()  # noqa: SLF001 - the other half of this class
-
-
-def _refuse(exchange: CallExchange, text: str) -> None:
-    exchange.fail(ErrorKind.WRONG_CALL, text.encode())
 
 
 def _cancel_children(context: RequestContext) -> None:

@@ -41,12 +41,13 @@ class _Response:
         Async user code sees `asyncio.CancelledError`; a synchronous method that has begun runs to its end.
         Awaiting the response afterwards raises `RequestCancelledError`, unless the result was there first.
         """
+        self._call.was_cancelled = True
         if not self._call.outcome.is_done:
             self._runtime.call(self._call.cancel)
 
     def cancelled(self) -> bool:
-        """Whether the request ended by being cancelled."""
-        return isinstance(self._call.outcome.error, RequestCancelledError)
+        """Whether `cancel` was called, or the request ended by being cancelled elsewhere."""
+        return self._call.was_cancelled or isinstance(self._call.outcome.error, RequestCancelledError)
 
     def __reduce__(self) -> NoReturn:
         raise SerializationError(
@@ -124,8 +125,9 @@ class DeploymentResponseGenerator(_Response, AsyncIterator[Any], Iterator[Any]):
     async def __anext__(self) -> Any:
         call = self._call
         while not call.items:
-            if call.is_over:
-                self._finish(StopAsyncIteration())
+            # In this order: items that arrive from the loop's thread just before the end come first.
+            if call.outcome.is_done and not call.items:
+                raise call.outcome.error or StopAsyncIteration
             waiter = asyncio.get_running_loop().create_future()
             try:
                 if self._runtime.is_here:
@@ -145,8 +147,8 @@ class DeploymentResponseGenerator(_Response, AsyncIterator[Any], Iterator[Any]):
         _refuse_running_loop("iterating a DeploymentResponseGenerator with `for`", "`async for`")
         call = self._call
         while not call.items:
-            if call.is_over:
-                self._finish(StopIteration())
+            if call.outcome.is_done and not call.items:
+                raise call.outcome.error or StopIteration
             gate = threading.Lock()
             gate.acquire()
             self._runtime.call(call.on_next_item, gate.release)
@@ -157,10 +159,6 @@ class DeploymentResponseGenerator(_Response, AsyncIterator[Any], Iterator[Any]):
         item, cost = self._call.items.popleft()
         self._runtime.call(self._call.took, cost)
         return item
-
-    def _finish(self, end: BaseException) -> NoReturn:
-        # Items that arrived just before the end come first.
-        raise self._call.outcome.error or end
 
     async def aclose(self) -> None:
         """Cancel the remote generator if it has not ended."""

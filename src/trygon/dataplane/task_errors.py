@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 import cloudpickle
@@ -70,9 +72,20 @@ def _make(cause: Exception) -> TaskError:
         made: TaskError = _dual_class(type(cause)).__new__(_dual_class(type(cause)), *cause.args)
     except TypeError:
         return TaskError(f"{type(cause).__name__}: {_message(cause)}")
+    _fill_builtin_fields(made, cause)
     made.args = cause.args
     made.__dict__.update(getattr(cause, "__dict__", {}))
     return made
+
+
+def _fill_builtin_fields(made: TaskError, cause: Exception) -> None:
+    """Set what built-in exceptions keep outside of their __dict__: errno, filename, start, name, ..."""
+    for kind in type(cause).__mro__:
+        if kind.__module__ == "builtins":
+            for name, field in vars(kind).items():
+                if isinstance(field, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
+                    with contextlib.suppress(AttributeError, TypeError):
+                        setattr(made, name, getattr(cause, name))
 
 
 _dual_classes: dict[type[Exception], type[TaskError]] = {}

@@ -125,8 +125,13 @@ class UserCallable:
 
     # ---- running
 
-    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run synchronous code in the request pool, with the context of the caller."""
+    def submit(
+        self, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Future[tuple[Any, BaseException | None]]:
+        """Run synchronous code in the request pool, with the context of the caller.
+
+        What it raised is part of the result: futures change some exceptions, and cannot hold others.
+        """
         context = contextvars.copy_context()
         return self.threads.submit(context.run, _call, function, args, kwargs)
 
@@ -177,12 +182,13 @@ class UserCallable:
         self._control.shutdown(wait=False, cancel_futures=True)
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
     try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        # A future cannot hold it: whoever awaits would wait for ever (bpo-26221).
-        raise RuntimeError("user code raised StopIteration") from error
+        return function(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever awaits the thread
+        return None, error
 
 
 async def _call_finalizer(

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from trygon.engine.family import end_strays
 from trygon.engine.platform import Platform
 
 __all__ = ["split"]
@@ -60,17 +61,7 @@ def _guard(supervisor: int, platform: Platform, clean: Callable[[], None]) -> No
         if pid == supervisor:
             status = ended
             break
-    _end_orphans(platform)
+    end_strays(platform)
     clean()
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)
-
-
-def _end_orphans(platform: Platform) -> None:
-    """End all children, and those that become children thereby, until none is left."""
-    while orphans := platform.children():
-        for orphan in orphans:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)

@@ -20,11 +20,12 @@ import msgspec
 from trygon.clock import Clock
 from trygon.engine.base import ReplicaExited, ReplicaStarted, RunningReplica, ShutdownBegun
 from trygon.engine.child import ChildPlan, run_child
+from trygon.engine.controller_link import ControllerLink
 from trygon.engine.environment import changes_for, needs_exec
+from trygon.engine.family import describe_exit, end_family, end_group, end_strays, send_signal
 from trygon.engine.messages import (
     BeginShutdown,
     EndInstance,
-    FromSupervisor,
     ListReplicas,
     MarkReplica,
     ReplicaList,
@@ -35,7 +36,6 @@ from trygon.engine.messages import (
 from trygon.engine.platform import Platform
 from trygon.spec.instance import InstanceConfig
 from trygon.spec.launch import IngressLaunch, ReplicaLaunch
-from trygon.spec.wire import MessageReader, pack
 
 __all__ = ["Programs", "Supervisor"]
 
@@ -59,7 +59,6 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
     #: Gets the descriptors of its listening socket and of its link to the supervisor.
     controller: Callable[[int, int], None]
     ingress: Callable[[IngressLaunch], None]
-    #: Gets the launch and the environment to apply before user code is imported.
     replica: Callable[[ReplicaLaunch], None]
     #: Command line that runs one replica from a fresh interpreter; the descriptor of the launch is appended.
     replica_command: tuple[str, ...]
@@ -126,9 +125,9 @@ class Supervisor:
         #: Deaths in a row of each (kind, key) that lived shorter than `_STABLE_S`.
         self._quick_deaths: dict[tuple[str, str], int] = {}
 
-        self._link: socket.socket | None = None
-        self._reader: MessageReader[ToSupervisor] = MessageReader(ToSupervisor)
-        self._unsent = bytearray()
+        self._link = ControllerLink(
+            self._selector, self._obey, lambda: self._signal_kind("controller", signal.SIGKILL)
+        )
 
         self._shutdown: ShutdownBegun | None = None
         self._ending = False
@@ -150,8 +149,7 @@ class Supervisor:
 
     def start_controller(self) -> None:
         """Fork a controller with a fresh link to it."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        theirs = self._link.open()
         listen_fd, link_fd = self._control_socket.fileno(), theirs.fileno()
         try:
             self._fork(
@@ -162,17 +160,13 @@ class Supervisor:
             )
         except OSError as error:
             logger.error("the controller could not be forked: %s", error)
-            ours.close()
+            self._link.close()
             self._later(_LONGEST_PAUSE_S, self.start_controller)
             return
         finally:
             theirs.close()
-        self._link = ours
-        self._reader = MessageReader(ToSupervisor)
-        self._unsent.clear()
-        self._selector.register(ours, selectors.EVENT_READ, self._take_messages)
         if self._shutdown is not None:
-            self._send(self._shutdown)
+            self._link.send(self._shutdown)
 
     def start_ingress(self, slot: int) -> None:
         """Fork the ingress of a slot, on the slot's socket."""
@@ -210,7 +204,7 @@ class Supervisor:
                 # This process holds the sockets and its death ends the instance: nothing that goes wrong
                 # with one event may do that.
                 logger.exception("an event could not be handled")
-        self._end_strays()
+        end_strays(self._platform)
 
     # ---- children
 
@@ -244,15 +238,9 @@ class Supervisor:
     def _become_child(self, plan: ChildPlan, main: Callable[[], None]) -> NoReturn:
         # The descriptors are closed by number; objects that still know a number would close it
         # a second time, when something else has it.
-        for owner in (
-            *self._http_sockets,
-            self._control_socket,
-            self._signal_read,
-            self._signal_write,
-            self._link,
-        ):
-            if owner is not None:
-                owner.detach()
+        for owner in (*self._http_sockets, self._control_socket, self._signal_read, self._signal_write):
+            owner.detach()
+        self._link.detach()
         with contextlib.suppress(OSError):
             self._selector.close()
         run_child(plan, self._platform, main)
@@ -272,7 +260,7 @@ class Supervisor:
                 else (lambda: self._programs.replica(launch)),
             )
         except OSError as error:
-            self._send(
+            self._link.send(
                 ReplicaExited(
                     replica_id=launch.replica_id, reason=f"the process could not be started: {error}"
                 )
@@ -281,7 +269,7 @@ class Supervisor:
         # What a restarted controller needs is the identity; a model in the definition need not stay here.
         child.launch = msgspec.structs.replace(launch, definition=b"")
         self._replica_pids[launch.replica_id] = pid
-        self._send(ReplicaStarted(launch.replica_id, pid, launch.gpu_ids))
+        self._link.send(ReplicaStarted(launch.replica_id, pid, launch.gpu_ids))
 
     def _exec_replica(self, launch: ReplicaLaunch) -> None:
         """Become a fresh interpreter, in the child; the launch travels in an unlinked file."""
@@ -316,29 +304,33 @@ class Supervisor:
     def _exited(self, pid: int, child: _Child, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         if child.kind != "replica":
-            self._end_group(pid)
+            end_group(pid)
             if self._shutdown is None:
-                logger.warning("%s ended: %s", f"{child.kind} {child.key}".strip(), _describe_exit(code))
+                logger.warning("%s ended: %s", f"{child.kind} {child.key}".strip(), describe_exit(code))
             self._restart(child)
             return
-        self._end_family(pid, child.key)
+        if self._ending:
+            # Whatever is left is ended together at the end.
+            end_group(pid)
+        else:
+            end_family(self._platform, pid, child.key, self._children)
         del self._replica_pids[child.key]
         assert child.launch is not None
         with contextlib.suppress(OSError):
             os.unlink(child.launch.address)
-        self._send(
+        self._link.send(
             ReplicaExited(
                 replica_id=child.key,
                 pid=pid,
                 exit_code=code if code >= 0 else None,
                 signal=-code if code < 0 else None,
-                reason=_describe_exit(code),
+                reason=describe_exit(code),
             )
         )
 
     def _restart(self, child: _Child) -> None:
         if child.kind == "controller":
-            self._drop_link()
+            self._link.close()
             if self._shutdown is not None:
                 # Nobody is left to drain what runs.
                 self.end()
@@ -355,61 +347,7 @@ class Supervisor:
         self._quick_deaths[name] = deaths + 1
         self._later(min(_FIRST_PAUSE_S * 2 ** (deaths - 1), _LONGEST_PAUSE_S) if deaths else 0.0, start)
 
-    def _end_family(self, pid: int, replica_id: str) -> None:
-        """End what a replica started: its group, its session, and what left both but kept its environment."""
-        self._end_group(pid)
-        if self._ending:
-            # Whatever is left is ended together at the end.
-            return
-        for member in self._platform.session_members(pid):
-            _kill(member, signal.SIGKILL)
-        marker = f"TRYGON_REPLICA_ID={replica_id}".encode()
-        for orphan in self._platform.children():
-            if orphan in self._children:
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{orphan}/environ", "rb") as file:
-                if marker in file.read().split(b"\0"):
-                    _kill(orphan, signal.SIGKILL)
-
-    def _end_group(self, pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-
-    def _end_strays(self) -> None:
-        """End every orphan that is left, and those that their ends uncover."""
-        while orphans := self._platform.children():
-            for orphan in orphans:
-                _kill(orphan, signal.SIGKILL)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
-
     # ---- the controller's wishes
-
-    def _take_messages(self) -> None:
-        link = self._link
-        if link is None:
-            return
-        self._flush()
-        try:
-            data = link.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._drop_link()
-            return
-        try:
-            messages = self._reader.feed(data)
-        except (ValueError, msgspec.DecodeError):
-            logger.exception("the controller sent something unreadable; it is restarted")
-            self._signal_kind("controller", signal.SIGKILL)
-            self._drop_link()
-            return
-        for message in messages:
-            self._obey(message)
 
     def _obey(self, message: ToSupervisor) -> None:
         match message:
@@ -422,7 +360,7 @@ class Supervisor:
                 if pid is not None:
                     self._children[pid].mark = message.mark
             case ListReplicas():
-                self._send(ReplicaList(tuple(self._running())))
+                self._link.send(ReplicaList(tuple(self._running())))
             case BeginShutdown():
                 self.begin_shutdown(message.grace_s)
             case EndInstance():
@@ -433,9 +371,9 @@ class Supervisor:
         if pid is None:
             return
         if force:
-            self._end_group(pid)
+            end_group(pid)
         # A replica that was forked a moment ago has no group of its own yet.
-        _kill(pid, signal.SIGKILL if force else signal.SIGTERM)
+        send_signal(pid, signal.SIGKILL if force else signal.SIGTERM)
 
     def _running(self) -> list[RunningReplica]:
         return [
@@ -443,35 +381,6 @@ class Supervisor:
             for pid, child in self._children.items()
             if child.launch is not None
         ]
-
-    def _send(self, message: FromSupervisor) -> None:
-        if self._link is not None:
-            self._unsent += pack(message)
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._link is None:
-            return
-        try:
-            while self._unsent:
-                sent = self._link.send(self._unsent)
-                del self._unsent[:sent]
-        except BlockingIOError:
-            pass
-        except OSError:
-            # Its death is told by SIGCHLD; what it did not hear, its successor asks for.
-            self._unsent.clear()
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-        if self._selector.get_key(self._link).events != events:
-            self._selector.modify(self._link, events, self._take_messages)
-
-    def _drop_link(self) -> None:
-        link, self._link = self._link, None
-        self._unsent.clear()
-        if link is not None:
-            self._selector.unregister(link)
-            link.close()
 
     # ---- the end
 
@@ -485,7 +394,7 @@ class Supervisor:
         for listener in self._http_sockets:
             listener.close()
         self._signal_kind("ingress", signal.SIGTERM)
-        self._send(self._shutdown)
+        self._link.send(self._shutdown)
         if not any(child.kind == "controller" for child in self._children.values()):
             self.end()
             return
@@ -501,8 +410,8 @@ class Supervisor:
         for listener in self._http_sockets:
             listener.close()
         for pid in list(self._replica_pids.values()):
-            self._end_group(pid)
-            _kill(pid, signal.SIGKILL)
+            end_group(pid)
+            send_signal(pid, signal.SIGKILL)
         self._signal_kind("ingress", signal.SIGTERM)
         self._signal_kind("controller", signal.SIGTERM)
         self._later(_LAST_WORDS_S, lambda: self._signal_kind("", signal.SIGKILL))
@@ -510,7 +419,7 @@ class Supervisor:
     def _signal_kind(self, kind: str, number: signal.Signals) -> None:
         for pid, child in self._children.items():
             if kind in ("", child.kind):
-                _kill(pid, number)
+                send_signal(pid, number)
 
     # ---- wake-ups
 
@@ -552,22 +461,5 @@ class Supervisor:
         return min(when for when, _ in self._timers) - now
 
 
-def _describe_exit(code: int) -> str:
-    """Say how a process ended, from what os.waitstatus_to_exitcode returns."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = ", perhaps the machine ran out of memory" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}"
-
-
 def _wake(*_: Any) -> None:
     """Do nothing: the wake-up descriptor has been written, which is what the loop waits for."""
-
-
-def _kill(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)

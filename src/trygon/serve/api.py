@@ -102,6 +102,11 @@ def _instance_config(
     if isinstance(http_options, dict):
         given.update(http_options)
     http = http_options if isinstance(http_options, HTTPOptions) else HTTPOptions.parse(given)
+    if http.ssl_keyfile is not None or http.ssl_ca_certs is not None:
+        raise ServeError(
+            "HTTPS is not served yet, and serving plain HTTP instead would expose what was meant to be encrypted; "
+            "remove the ssl_ options and put a TLS proxy in front"
+        )
     host = http.host
     if not isinstance(http_options, HTTPOptions) and "host" not in given:
         host = settings.default_http_host

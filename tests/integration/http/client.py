@@ -162,6 +162,7 @@ class Lab:
 async def lab(gateway: FakeGateway | None = None, log_fd: int = 2, **settings: Any) -> AsyncIterator[Lab]:
     """Serve a gateway on a free port of the loopback for the time of a test."""
     gateway = gateway or FakeGateway()
+    settings.setdefault("sweep_s", 0.05)
     sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
     server = HttpServer(
         sock, gateway, HttpSettings(**settings), loop=asyncio.get_running_loop(), access_log_fd=log_fd

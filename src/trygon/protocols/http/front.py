@@ -15,12 +15,10 @@ from trygon.protocols.http.responses import Prefixes
 from trygon.protocols.http.settings import HttpSettings
 from trygon.protocols.http.timers import TimerWheel
 
-__all__ = ["REQUEST_SWEEP_S", "SWEEP_S", "Connection", "Front", "Peer"]
+__all__ = ["Connection", "Front", "Peer"]
 
-#: The date line and all deadlines of connections are this exact.
-SWEEP_S: Final = 1.0
 #: Deadlines of requests are this exact.
-REQUEST_SWEEP_S: Final = 0.05
+_REQUEST_SWEEP_S: Final = 0.05
 #: Newcomers that are being told 503 beyond the cap; more are closed without a word.
 _MAX_REFUSED: Final = 64
 _MAX_CONNECTIONS: Final = 20_000
@@ -123,8 +121,8 @@ class Front:
         self.collecting: dict[Connection, object] = {}
         self.buffered_bytes = 0
         now = self.monotonic()
-        self.wheel: TimerWheel[Peer] = TimerWheel(SWEEP_S, now)
-        self._request_wheel: TimerWheel[Connection] = TimerWheel(REQUEST_SWEEP_S, now)
+        self.wheel: TimerWheel[Peer] = TimerWheel(settings.sweep_s, now)
+        self._request_wheel: TimerWheel[Connection] = TimerWheel(_REQUEST_SWEEP_S, now)
         self._request_sweeper: asyncio.TimerHandle | None = None
 
         #: Requests answered, by the first digit of their status.
@@ -216,7 +214,7 @@ class Front:
         """Call `connection.on_timeout` after `deadline`."""
         self._request_wheel.add(connection, deadline)
         if self._request_sweeper is None:
-            self._request_sweeper = self.loop.call_later(REQUEST_SWEEP_S, self._sweep_requests)
+            self._request_sweeper = self.loop.call_later(_REQUEST_SWEEP_S, self._sweep_requests)
 
     def _sweep_requests(self) -> None:
         self._request_sweeper = None
@@ -224,7 +222,7 @@ class Front:
         for connection in self._request_wheel.sweep(now):
             connection.on_timeout(now)
         if self._request_sweeper is None and len(self._request_wheel):
-            self._request_sweeper = self.loop.call_later(REQUEST_SWEEP_S, self._sweep_requests)
+            self._request_sweeper = self.loop.call_later(_REQUEST_SWEEP_S, self._sweep_requests)
 
     def stop(self) -> None:
         """Stop the timer of request deadlines."""

@@ -31,7 +31,9 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Most answers of a model are short; the rest is formatted on the fly.
 LENGTH_LINES: Final = tuple(b"content-length: %d\r\n" % n for n in range(1024))
 
-_find_lengths = re.compile(rb"(?:(?<=\n)|\A)content-length:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE).findall
+_find_lengths = re.compile(
+    rb"(?:(?<=\n)|\A)content-length:[ \t]*([^\r\n]*?)[ \t]*\r\n", re.IGNORECASE
+).findall
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 _drop_length = re.compile(rb"(?:(?<=\n)|\A)content-length:[^\r\n]*\r\n", re.IGNORECASE).sub
 

@@ -13,7 +13,7 @@ from trygon.clock import Clock, RealClock
 from trygon.dataplane.gateway import Gateway
 from trygon.protocols.http.access_log import AccessLog
 from trygon.protocols.http.connection import HttpConnection
-from trygon.protocols.http.front import SWEEP_S, Front
+from trygon.protocols.http.front import Front
 from trygon.protocols.http.settings import HttpSettings
 
 __all__ = ["HttpServer", "HttpStatistics"]
@@ -88,7 +88,7 @@ class HttpServer:
         """Begin to accept."""
         self._front.prefixes.set_time(self._wall())
         self._sock.setblocking(False)
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._sweeper = self._loop.call_later(self._front.settings.sweep_s, self._sweep)
         self._start_accepting()
 
     async def drain(self, grace_s: float) -> None:
@@ -186,7 +186,7 @@ class HttpServer:
     # ---- time
 
     def _sweep(self) -> None:
-        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self._sweeper = self._loop.call_later(self._front.settings.sweep_s, self._sweep)
         front = self._front
         front.prefixes.set_time(self._wall())
         now = front.monotonic()

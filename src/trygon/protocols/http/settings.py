@@ -48,6 +48,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: Websocket: from our close frame to the peer's.
     close_timeout_s: float = 10.0
 
+    #: All of the above but `request_timeout_s` (0.05 s) are exact to twice this.
+    sweep_s: float = 1.0
+
     # ---- connections
 
     #: None: from RLIMIT_NOFILE less a reserve, at most 20,000.

@@ -1,0 +1,444 @@
+"""One `trygon run`: starts or joins an instance, builds, deploys, reloads, and ends what it started.
+
+The main thread only takes events from a queue. Whatever waits (for the instance, the build, the
+deployment, the files) does so on a thread of its own and reports with an event; so do signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trygon.cli.report import Report
+from trygon.cli.terminal import Terminal
+from trygon.client.instances import find, new_name, place
+from trygon.client.launch import Launched, begin_launch
+from trygon.clock import RealClock
+from trygon.config import Settings, make_private_dir
+from trygon.errors import InstanceError, TrygonError
+from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
+from trygon.spec.application import ApplicationSpec
+from trygon.spec.instance import InstanceConfig, InstanceRecord
+from trygon.spec.status import ApplicationStatusOverview
+
+if TYPE_CHECKING:
+    from trygon.cli.watch import SourceWatcher
+    from trygon.client.instance import Instance
+    from trygon.client.log_tail import LogTail
+
+__all__ = ["RunOptions", "Session"]
+
+#: Beyond the grace: the time of the processes to go, after which the end is forced.
+_END_SLACK_S = 3.0
+#: Between two looks at the clock while a status line counts seconds.
+_TICK_S = 0.2
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `trygon run` is to do."""
+
+    request: BuildRequest
+    #: None for both: the default, or what the joined instance has.
+    host: str | None = None
+    port: int | None = None
+    instance: str | None = None
+    reload: bool = False
+    blocking: bool = True
+    grace_s: float = 0.5
+
+
+# ---- events
+
+
+class _Signalled(msgspec.Struct, frozen=True):
+    number: int
+
+
+class _Connected(msgspec.Struct, frozen=True):
+    instance: Any
+
+
+class _ConnectFailed(msgspec.Struct, frozen=True):
+    error: str
+
+
+class _Built(msgspec.Struct, frozen=True):
+    attempt: int
+    result: BuildResult
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    attempt: int
+    status: ApplicationStatusOverview
+
+
+class _Running(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class _DeployFailed(msgspec.Struct, frozen=True):
+    attempt: int
+    error: str
+
+
+class _SourcesChanged(msgspec.Struct, frozen=True):
+    paths: list[str]
+
+
+class _InstanceGone(msgspec.Struct, frozen=True):
+    pass
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    pass
+
+
+class Session:
+    """Serves one application from a terminal.
+
+    Args:
+        options: What was asked for.
+        terminal: Where it is shown.
+        settings: Of this process.
+    """
+
+    def __init__(self, options: RunOptions, terminal: Terminal, settings: Settings) -> None:
+        self._options = options
+        self._settings = settings
+        self._clock = RealClock()
+        self._report = Report(terminal, options.request.import_path, self._clock)
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._launched: Launched | None = None
+        self._instance: Instance | None = None
+        self._builder: Builder | None = None
+        self._build: Build | None = None
+        self._tail: LogTail | None = None
+        self._watcher: SourceWatcher | None = None
+        #: Counts builds; events of older ones are stale.
+        self._attempt = 0
+        #: The specification of this attempt, once it is built.
+        self._spec: ApplicationSpec | None = None
+        #: Whether some attempt has been serving.
+        self._has_served = False
+        self._is_deployed = False
+        #: The signal that asked for the end; 0 before.
+        self._stop_number = 0
+
+    def run(self) -> int:
+        """Serve until the end; return the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take_signal)
+        try:
+            self._open()
+            code = self._loop()
+        except InstanceError as error:
+            self._report.failed(str(error))
+            code = 1
+        finally:
+            leaves = not self._options.blocking and self._has_served and not self._stop_number
+            self._close(leaves=leaves)
+        return code
+
+    def _take_signal(self, number: int, _: FrameType | None) -> None:
+        self._events.put(_Signalled(number))
+
+    # ---- start
+
+    def _open(self) -> None:
+        """Begin everything that takes time, the slowest first."""
+        record = self._find()
+        if record is None:
+            config = self._config()
+            log_dir = Path(config.state_dir) / "logs"
+            # The log files of an earlier instance of this name are old news.
+            self._follow_logs(log_dir)
+            self._launched = begin_launch(config)
+        else:
+            self._follow_logs(Path(record.log_dir))
+        # Imported while the supervisor starts, and before the template is forked, which needs much of it too.
+        import trygon.client.instance  # noqa: F401
+
+        self._builder = Builder()
+        self._begin_build()
+        self._spawn(lambda: self._connect(record))
+        if self._tail is not None:
+            self._tail.start()
+        if self._options.reload:
+            self._watch()
+
+    def _find(self) -> InstanceRecord | None:
+        name = self._options.instance or self._settings.instance
+        if name is None:
+            return None
+        record = find(self._settings.runtime_dir, name)
+        if record is None:
+            return None
+        for option, wanted, found in (
+            ("--host", self._options.host, record.host),
+            ("--port", self._options.port, record.port),
+        ):
+            if wanted is not None and wanted != found:
+                raise InstanceError(
+                    f"the instance {name!r} runs already and has {option} {found}, not {wanted}; "
+                    f"leave out {option}, or choose another instance"
+                )
+        return record
+
+    def _config(self) -> InstanceConfig:
+        settings, options = self._settings, self._options
+        make_private_dir(settings.home, what="TRYGON_HOME")
+        make_private_dir(settings.runtime_dir, what="TRYGON_RUNTIME_DIR")
+        http_options: dict[str, Any] = {"session_id_header": settings.session_id_header}
+        if settings.http_keep_alive_timeout_s:
+            http_options["keep_alive_timeout_s"] = settings.http_keep_alive_timeout_s
+        if options.request.logging:
+            http_options["logging"] = dict(options.request.logging)
+        config = InstanceConfig(
+            name="",
+            runtime_dir=str(settings.runtime_dir),
+            state_dir=str(settings.home / "instances"),
+            host=options.host or settings.default_http_host,
+            port=8000 if options.port is None else options.port,
+            num_ingress=settings.num_ingress,
+            http_options=http_options,
+            attached=options.blocking,
+        )
+        return place(config, options.instance or settings.instance or new_name())
+
+    def _follow_logs(self, log_dir: Path) -> None:
+        if self._settings.log_to_stderr:
+            from trygon.client.log_tail import LogTail
+
+            self._tail = LogTail(log_dir, self._report.logs.take)
+
+    def _connect(self, record: InstanceRecord | None) -> None:
+        from trygon.client.instance import Instance
+
+        try:
+            if self._launched is not None:
+                record = self._launched.wait_ready()
+            assert record is not None
+            self._events.put(_Connected(Instance(record, launched=self._launched)))
+        except TrygonError as error:
+            self._events.put(_ConnectFailed(str(error)))
+
+    def _watch(self) -> None:
+        from trygon.cli.watch import SourceWatcher
+
+        self._watcher = SourceWatcher(
+            self._options.request.sys_path, lambda paths: self._events.put(_SourcesChanged(paths))
+        )
+        self._watcher.start()
+
+    # ---- events
+
+    def _loop(self) -> int:
+        while True:
+            event = self._next_event()
+            code = self._take(event) if event is not None else None
+            if code is not None:
+                return code
+            self._report.tick()
+
+    def _next_event(self) -> Any:
+        try:
+            return self._events.get(timeout=_TICK_S if self._report.is_counting else None)
+        except queue.Empty:
+            return None
+
+    def _take(self, event: Any) -> int | None:  # noqa: PLR0911 - one line for each event
+        """Act on an event; return an exit code to end with."""
+        match event:
+            case _Signalled():
+                return self._stop(event.number)
+            case _Connected():
+                self._instance = event.instance
+                self._spawn(self._wait_gone)
+                self._deploy()
+            case _ConnectFailed():
+                self._report.failed(event.error)
+                return 1
+            case _InstanceGone():
+                return self._gone()
+            case _Built() if event.attempt == self._attempt:
+                return self._take_build(event.result)
+            case _Progress() if event.attempt == self._attempt:
+                self._report.progress(event.status)
+            case _Running() if event.attempt == self._attempt:
+                return self._serving()
+            case _DeployFailed() if event.attempt == self._attempt:
+                return self._not_deployed(event.error)
+            case _SourcesChanged():
+                self._reload(event.paths)
+        return None
+
+    # ---- build and deploy
+
+    def _begin_build(self) -> None:
+        assert self._builder is not None
+        if self._build is not None:
+            self._build.cancel()
+        self._attempt += 1
+        self._spec = None
+        build, attempt = self._builder.begin(self._options.request), self._attempt
+        self._build = build
+        self._spawn(lambda: self._events.put(_Built(attempt, build.wait())))
+
+    def _take_build(self, result: BuildResult) -> int | None:
+        self._build = None
+        if self._watcher is not None:
+            self._watcher.add_files(result.files)
+        if result.spec is None:
+            self._report.build_failed(result, is_waiting=self._options.reload, is_serving=self._has_served)
+            return None if self._options.reload else 1
+        self._spec = result.spec
+        if not self._options.reload and self._builder is not None:
+            self._builder.close()
+            self._builder = None
+        self._deploy()
+        return None
+
+    def _deploy(self) -> None:
+        """Deploy what is built, when there is an instance to deploy it to."""
+        instance, spec, attempt = self._instance, self._spec, self._attempt
+        if instance is None or spec is None:
+            return
+        self._report.starting(spec)
+        self._is_deployed = True
+
+        def deploy() -> None:
+            try:
+                revisions = instance.deploy((spec,))
+                instance.wait_running(
+                    revisions, on_progress=lambda _, status: self._events.put(_Progress(attempt, status))
+                )
+            except TrygonError as error:
+                self._events.put(_DeployFailed(attempt, str(error)))
+            else:
+                self._events.put(_Running(attempt))
+
+        self._spawn(deploy)
+
+    def _serving(self) -> int | None:
+        assert self._instance is not None and self._spec is not None
+        self._report.serving(
+            self._instance.record, self._spec, is_reload=self._has_served, is_left=not self._options.blocking
+        )
+        self._has_served = True
+        return None if self._options.blocking else 0
+
+    def _not_deployed(self, error: str) -> int | None:
+        if self._instance is not None and self._instance.is_gone:
+            # Why it is gone says more than that the deployment did not get through.
+            return None
+        self._report.deploy_failed(error, is_waiting=self._options.reload)
+        return None if self._options.reload else 1
+
+    def _reload(self, paths: list[str]) -> None:
+        self._report.changed(paths)
+        for path in paths:
+            _forget_byte_code(path)
+        self._begin_build()
+
+    # ---- the end
+
+    def _wait_gone(self) -> None:
+        assert self._instance is not None
+        self._instance.wait_gone()
+        self._events.put(_InstanceGone())
+
+    def _gone(self) -> int:
+        """The instance ended, and this command did not ask for it."""
+        code = None
+        if self._launched is not None and self._launched.wait_ended(_END_SLACK_S):
+            code = self._launched.process.returncode
+        assert self._instance is not None
+        self._report.gone(self._instance.record, is_orderly=code == 0)
+        return 0 if code == 0 else 1
+
+    def _stop(self, number: int) -> int:
+        """End on a signal; a second one forces."""
+        self._stop_number = number
+        self._report.stopping()
+        ender = threading.Thread(target=self._end, name="trygon-end", daemon=True)
+        ender.start()
+        while True:
+            match self._events.get():
+                case _Ended():
+                    return 0 if self._has_served else 128 + number
+                case _Signalled():
+                    self._report.forcing()
+                    self._force()
+                    return 128 + number
+                case _Connected(instance):
+                    self._instance = instance
+
+    def _end(self) -> None:
+        try:
+            self._end_work()
+        finally:
+            self._events.put(_Ended())
+
+    def _end_work(self) -> None:
+        """End what this command started: its instance, or its application in an instance that it joined."""
+        instance, grace_s = self._instance, self._options.grace_s
+        if self._launched is None:
+            if instance is not None and self._is_deployed and not instance.is_gone:
+                with contextlib.suppress(TrygonError, TimeoutError):
+                    instance.delete(self._options.request.name)
+            return
+        if instance is not None:
+            instance.shutdown(grace_s=grace_s, timeout_s=grace_s + _END_SLACK_S)
+            return
+        self._launched.let_go()
+        if not self._launched.wait_ended(_END_SLACK_S):
+            self._force()
+
+    def _force(self) -> None:
+        """Leave nothing of this command's own instance, now."""
+        if self._launched is None:
+            return
+        # The guardian ends every process that the supervisor leaves behind.
+        pids = [self._instance.record.supervisor_pid] if self._instance is not None else []
+        self._launched.let_go()
+        for pid in pids or [self._launched.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._launched.wait_ended(_END_SLACK_S)
+
+    def _close(self, *, leaves: bool) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        if self._builder is not None:
+            self._builder.close()
+        if not leaves and not self._stop_number:
+            self._end_work()
+        if self._instance is not None:
+            self._instance.close()
+        if self._launched is not None and not leaves:
+            self._launched.let_go()
+            self._launched.wait_ended(_END_SLACK_S)
+        if self._tail is not None:
+            self._tail.stop()
+        self._report.close()
+
+    @staticmethod
+    def _spawn(target: Callable[[], object]) -> None:
+        threading.Thread(target=target, name="trygon-run", daemon=True).start()
+
+
+def _forget_byte_code(path: str) -> None:
+    """Remove the cached byte code of a module: it counts as fresh when two saves fall into one second."""
+    import importlib.util
+
+    with contextlib.suppress(OSError, NotImplementedError):
+        os.unlink(importlib.util.cache_from_source(path))
