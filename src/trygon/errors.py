@@ -5,8 +5,8 @@ TrygonError
 │   ├── DeploymentUnavailableError    no replica can take the request: failed, deleted, circuit open
 │   ├── ReplicaUnavailableError       the chosen replica cannot be reached
 │   ├── BackPressureError             a bounded queue is full
-│   └── SerializationError            an argument or result cannot travel between processes
-├── RequestCancelledError             the request was cancelled (also an asyncio.CancelledError's sibling)
+│   ├── SerializationError            an argument or result cannot travel between processes
+│   └── RequestCancelledError         the request was cancelled
 ├── ReplicaDiedError                  the replica died while the request was in work
 ├── TaskError                         user code raised; a sub-class of the user's own type is made for each
 ├── DeployError                       an application could not be deployed (also a RuntimeError)
@@ -87,7 +87,7 @@ class SerializationError(ServeError, TypeError):
     """An argument or a result cannot be sent to another process."""
 
 
-class RequestCancelledError(TrygonError):
+class RequestCancelledError(ServeError):
     """The request was cancelled by its caller, by its client going away, or by its deadline."""
 
     def __init__(self, request_id: str = "") -> None:

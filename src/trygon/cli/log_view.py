@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from trygon.client.log_tail import LogSource
+if TYPE_CHECKING:
+    from trygon.client.log_tail import LogSource
 
 __all__ = ["LogView"]
 
@@ -34,10 +36,14 @@ class LogView:
     Args:
         write: Takes the lines to show.
         is_coloured: Whether colours can be shown.
+        shows_all: Leave nothing out.
     """
 
-    def __init__(self, write: Callable[[list[str]], None], *, is_coloured: bool) -> None:
+    def __init__(
+        self, write: Callable[[list[str]], None], *, is_coloured: bool, shows_all: bool = False
+    ) -> None:
         self._write = write
+        self._shows_all = shows_all
         self._is_coloured = is_coloured
         #: Files whose lines are left out until the next line that begins a record.
         self._hidden: set[LogSource] = set()
@@ -73,6 +79,8 @@ class LogView:
             self._write(shown)
 
     def _is_left_out(self, source: LogSource, level: str, line: str, following: list[str]) -> bool:
+        if self._shows_all:
+            return False
         if source.kind in {"replica", "ingress"}:
             if not line.endswith(_START_FAILED):
                 return False

@@ -78,7 +78,7 @@ def main() -> int:
         code = _commands.main(prog_name="trygon", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
@@ -88,6 +88,13 @@ def main() -> int:
         click.echo(f"error: {error}", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _show(error: click.ClickException) -> None:
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"Try: {error.ctx.command_path} --help", err=True)
+    click.echo(f"error: {error.format_message()}", err=True)
 
 
 def _leave_quietly() -> NoReturn:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import sys
 from typing import Any
 
 import click
 
-from trygon.cli.runtime_env import read_runtime_env
-from trygon.cli.session import RunOptions, Session
-from trygon.cli.terminal import Terminal
+from trygon.cli.opening import RunOptions, open_instance
+from trygon.clock import RealClock
 from trygon.config import read_settings
-from trygon.processes.builder import BuildRequest
 
 __all__ = ["run"]
 
@@ -115,31 +115,48 @@ def run(**given: Any) -> int:
     """
     if given["reload"] and not given["blocking"]:
         raise click.UsageError("--reload watches files for as long as it runs; leave out --non-blocking")
-    app_dir = os.path.abspath(given["app_dir"])
-    runtime_env = read_runtime_env(given["runtime_env"], given["runtime_env_json"], given["working_dir"])
-    working_dir = runtime_env.working_dir or os.getcwd()
+    env_vars: dict[str, str] = {}
+    working_dir = os.getcwd()
+    if any(given[name] is not None for name in ("runtime_env", "runtime_env_json", "working_dir")):
+        from trygon.cli.runtime_env import read_runtime_env
+
+        found = read_runtime_env(given["runtime_env"], given["runtime_env_json"], given["working_dir"])
+        env_vars, working_dir = found.env_vars, found.working_dir or working_dir
     logging: dict[str, str | bool] = {}
     if given["log_level"] is not None:
         logging["log_level"] = given["log_level"].upper()
     if not given["access_log"]:
         logging["enable_access_log"] = False
+    options = RunOptions(
+        host=given["host"],
+        port=given["port"],
+        instance=given["instance"],
+        logging=logging,
+        reload=given["reload"],
+        blocking=given["blocking"],
+        grace_s=given["grace_s"],
+    )
+    events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: events.put(number))
+    settings = read_settings()
+    opening = open_instance(options, settings)
+
+    # The supervisor is starting by now; what is imported here is imported meanwhile.
+    from trygon.cli.report import Report
+    from trygon.cli.session import Session
+    from trygon.cli.terminal import Terminal
+    from trygon.processes.builder import BuildRequest
+
     request = BuildRequest(
         import_path=given["target"],
         args=given["arguments"],
         name=given["name"],
         route_prefix=given["route_prefix"],
-        sys_path=tuple(dict.fromkeys((app_dir, working_dir))),
+        sys_path=tuple(dict.fromkeys((os.path.abspath(given["app_dir"]), working_dir))),
         working_dir=working_dir,
-        env_vars=runtime_env.env_vars,
+        env_vars=env_vars,
         logging=logging,
     )
-    options = RunOptions(
-        request=request,
-        host=given["host"],
-        port=given["port"],
-        instance=given["instance"],
-        reload=given["reload"],
-        blocking=given["blocking"],
-        grace_s=given["grace_s"],
-    )
-    return Session(options, Terminal(sys.stderr), read_settings()).run()
+    report = Report(Terminal(sys.stderr), given["target"], RealClock())
+    return Session(opening, request, options, report, events).run(shows_logs=settings.log_to_stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +33,8 @@ def read_runtime_env(path: str | None, text: str | None, working_dir: str | None
     if path is not None:
         found = _read_file(path)
     elif text is not None:
+        import json
+
         try:
             found = json.loads(text)
         except ValueError as error:

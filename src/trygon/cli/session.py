@@ -13,21 +13,15 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from trygon.cli.opening import Opening, RunOptions
 from trygon.cli.report import Report
-from trygon.cli.terminal import Terminal
-from trygon.client.instances import find, new_name, place
-from trygon.client.launch import Launched, begin_launch
-from trygon.clock import RealClock
-from trygon.config import Settings, make_private_dir
 from trygon.errors import InstanceError, TrygonError
 from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
 from trygon.spec.application import ApplicationSpec
-from trygon.spec.instance import InstanceConfig, InstanceRecord
 from trygon.spec.status import ApplicationStatusOverview
 
 if TYPE_CHECKING:
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from trygon.client.instance import Instance
     from trygon.client.log_tail import LogTail
 
-__all__ = ["RunOptions", "Session"]
+__all__ = ["Session"]
 
 #: Beyond the grace: the time of the processes to go, after which the end is forced.
 _END_SLACK_S = 3.0
@@ -43,24 +37,7 @@ _END_SLACK_S = 3.0
 _TICK_S = 0.2
 
 
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a `trygon run` is to do."""
-
-    request: BuildRequest
-    #: None for both: the default, or what the joined instance has.
-    host: str | None = None
-    port: int | None = None
-    instance: str | None = None
-    reload: bool = False
-    blocking: bool = True
-    grace_s: float = 0.5
-
-
 # ---- events
-
-
-class _Signalled(msgspec.Struct, frozen=True):
-    number: int
 
 
 class _Connected(msgspec.Struct, frozen=True):
@@ -106,18 +83,27 @@ class Session:
     """Serves one application from a terminal.
 
     Args:
-        options: What was asked for.
-        terminal: Where it is shown.
-        settings: Of this process.
+        opening: The instance, which may still be starting.
+        request: What to build.
+        options: How to run it.
+        report: Tells about it.
+        events: Numbers of signals arrive here, and the session's own events.
     """
 
-    def __init__(self, options: RunOptions, terminal: Terminal, settings: Settings) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        request: BuildRequest,
+        options: RunOptions,
+        report: Report,
+        events: queue.SimpleQueue[Any],
+    ) -> None:
+        self._opening = opening
+        self._launched = opening.launched
+        self._request = request
         self._options = options
-        self._settings = settings
-        self._clock = RealClock()
-        self._report = Report(terminal, options.request.import_path, self._clock)
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._launched: Launched | None = None
+        self._report = report
+        self._events = events
         self._instance: Instance | None = None
         self._builder: Builder | None = None
         self._build: Build | None = None
@@ -133,12 +119,10 @@ class Session:
         #: The signal that asked for the end; 0 before.
         self._stop_number = 0
 
-    def run(self) -> int:
+    def run(self, *, shows_logs: bool) -> int:
         """Serve until the end; return the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._take_signal)
         try:
-            self._open()
+            self._start(shows_logs=shows_logs)
             code = self._loop()
         except InstanceError as error:
             self._report.failed(str(error))
@@ -148,81 +132,29 @@ class Session:
             self._close(leaves=leaves)
         return code
 
-    def _take_signal(self, number: int, _: FrameType | None) -> None:
-        self._events.put(_Signalled(number))
-
     # ---- start
 
-    def _open(self) -> None:
+    def _start(self, *, shows_logs: bool) -> None:
         """Begin everything that takes time, the slowest first."""
-        record = self._find()
-        if record is None:
-            config = self._config()
-            log_dir = Path(config.state_dir) / "logs"
-            # The log files of an earlier instance of this name are old news.
-            self._follow_logs(log_dir)
-            self._launched = begin_launch(config)
-        else:
-            self._follow_logs(Path(record.log_dir))
         # Imported while the supervisor starts, and before the template is forked, which needs much of it too.
         import trygon.client.instance  # noqa: F401
 
         self._builder = Builder()
         self._begin_build()
-        self._spawn(lambda: self._connect(record))
-        if self._tail is not None:
+        self._spawn(self._connect)
+        if shows_logs:
+            from trygon.client.log_tail import LogTail
+
+            # Made before the instance's processes write: what is there is an earlier instance's.
+            self._tail = LogTail(Path(self._opening.log_dir), self._report.logs.take)
             self._tail.start()
         if self._options.reload:
             self._watch()
 
-    def _find(self) -> InstanceRecord | None:
-        name = self._options.instance or self._settings.instance
-        if name is None:
-            return None
-        record = find(self._settings.runtime_dir, name)
-        if record is None:
-            return None
-        for option, wanted, found in (
-            ("--host", self._options.host, record.host),
-            ("--port", self._options.port, record.port),
-        ):
-            if wanted is not None and wanted != found:
-                raise InstanceError(
-                    f"the instance {name!r} runs already and has {option} {found}, not {wanted}; "
-                    f"leave out {option}, or choose another instance"
-                )
-        return record
-
-    def _config(self) -> InstanceConfig:
-        settings, options = self._settings, self._options
-        make_private_dir(settings.home, what="TRYGON_HOME")
-        make_private_dir(settings.runtime_dir, what="TRYGON_RUNTIME_DIR")
-        http_options: dict[str, Any] = {"session_id_header": settings.session_id_header}
-        if settings.http_keep_alive_timeout_s:
-            http_options["keep_alive_timeout_s"] = settings.http_keep_alive_timeout_s
-        if options.request.logging:
-            http_options["logging"] = dict(options.request.logging)
-        config = InstanceConfig(
-            name="",
-            runtime_dir=str(settings.runtime_dir),
-            state_dir=str(settings.home / "instances"),
-            host=options.host or settings.default_http_host,
-            port=8000 if options.port is None else options.port,
-            num_ingress=settings.num_ingress,
-            http_options=http_options,
-            attached=options.blocking,
-        )
-        return place(config, options.instance or settings.instance or new_name())
-
-    def _follow_logs(self, log_dir: Path) -> None:
-        if self._settings.log_to_stderr:
-            from trygon.client.log_tail import LogTail
-
-            self._tail = LogTail(log_dir, self._report.logs.take)
-
-    def _connect(self, record: InstanceRecord | None) -> None:
+    def _connect(self) -> None:
         from trygon.client.instance import Instance
 
+        record = self._opening.record
         try:
             if self._launched is not None:
                 record = self._launched.wait_ready()
@@ -235,7 +167,7 @@ class Session:
         from trygon.cli.watch import SourceWatcher
 
         self._watcher = SourceWatcher(
-            self._options.request.sys_path, lambda paths: self._events.put(_SourcesChanged(paths))
+            self._request.sys_path, lambda paths: self._events.put(_SourcesChanged(paths))
         )
         self._watcher.start()
 
@@ -258,8 +190,8 @@ class Session:
     def _take(self, event: Any) -> int | None:  # noqa: PLR0911 - one line for each event
         """Act on an event; return an exit code to end with."""
         match event:
-            case _Signalled():
-                return self._stop(event.number)
+            case int():
+                return self._stop(event)
             case _Connected():
                 self._instance = event.instance
                 self._spawn(self._wait_gone)
@@ -289,7 +221,7 @@ class Session:
             self._build.cancel()
         self._attempt += 1
         self._spec = None
-        build, attempt = self._builder.begin(self._options.request), self._attempt
+        build, attempt = self._builder.begin(self._request), self._attempt
         self._build = build
         self._spawn(lambda: self._events.put(_Built(attempt, build.wait())))
 
@@ -375,7 +307,7 @@ class Session:
             match self._events.get():
                 case _Ended():
                     return 0 if self._has_served else 128 + number
-                case _Signalled():
+                case int():
                     self._report.forcing()
                     self._force()
                     return 128 + number
@@ -394,7 +326,7 @@ class Session:
         if self._launched is None:
             if instance is not None and self._is_deployed and not instance.is_gone:
                 with contextlib.suppress(TrygonError, TimeoutError):
-                    instance.delete(self._options.request.name)
+                    instance.delete(self._request.name)
             return
         if instance is not None:
             instance.shutdown(grace_s=grace_s, timeout_s=grace_s + _END_SLACK_S)

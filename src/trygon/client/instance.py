@@ -34,7 +34,7 @@ from trygon.spec.instance import InstanceConfig, InstanceRecord
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
 
-__all__ = ["Instance", "Progress", "connect_or_start", "place"]
+__all__ = ["Instance", "Progress", "connect_or_start"]
 
 _T = TypeVar("_T")
 
@@ -52,8 +52,8 @@ def connect_or_start(
     """Join an instance, or start one.
 
     Args:
-        config: How to start one if none is found. Its runtime_dir says where to look: beside it.
-            An empty name in it gets a random one, which is put at the end of both its directories.
+        config: How to start one if none is found; its two directories are the roots below which each
+            instance has its own. An empty name in it gets a random one.
         name: The instance to join or to start; None joins the user's single running one.
         loop: A running loop of another thread for the connection; None makes one.
 
@@ -78,7 +78,11 @@ def connect_or_start(
     except BaseException:
         launched.let_go()
         raise
-    return Instance(record, launched=launched, loop=loop)
+    try:
+        return Instance(record, launched=launched, loop=loop)
+    except BaseException:
+        launched.let_go()
+        raise
 
 
 class Instance:

@@ -6,8 +6,10 @@ the user's single running one; else the caller starts its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -17,16 +19,19 @@ from trygon.client.rundir import RunDir, read_record
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 
-__all__ = ["choose", "find", "list_running", "new_name", "place"]
+__all__ = ["choose", "find", "list_running", "new_name", "place", "prune_states"]
 
 #: An instance that was locked but has no record yet is being started; this is how long that may take.
 _STARTING_S = 5.0
 _STEP_S = 0.01
+_UNNAMED = re.compile(r"i-[0-9a-f]{8}")
+#: Logs of unnamed instances that are kept for a look after the fact.
+_KEPT_STATES = 20
 
 
 def new_name() -> str:
     """Return a name for an instance that nobody named."""
-    return f"i-{secrets.token_hex(4)}"
+    return f"i-{os.urandom(4).hex()}"
 
 
 def place(config: InstanceConfig, name: str) -> InstanceConfig:
@@ -37,6 +42,24 @@ def place(config: InstanceConfig, name: str) -> InstanceConfig:
         runtime_dir=os.path.join(config.runtime_dir, name),
         state_dir=os.path.join(config.state_dir, name),
     )
+
+
+def prune_states(state_root: Path, runtime_root: Path, *, keep: int = _KEPT_STATES) -> None:
+    """Remove the logs of unnamed instances that ended, but for the newest ones.
+
+    Nobody can join or restore an unnamed instance by chance, and every script makes one.
+    """
+    try:
+        names = [entry.name for entry in state_root.iterdir() if _UNNAMED.fullmatch(entry.name)]
+    except OSError:
+        return
+    ended = []
+    for name in names:
+        if not RunDir.is_alive(runtime_root / name):
+            with contextlib.suppress(OSError):
+                ended.append(((state_root / name).stat().st_mtime, name))
+    for _, name in sorted(ended, reverse=True)[keep:]:
+        shutil.rmtree(state_root / name, ignore_errors=True)
 
 
 def list_running(runtime_root: Path) -> list[InstanceRecord]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from trygon.client.instances import prune_states
 from trygon.client.rundir import check_socket_path, make_private_dir
 from trygon.clock import Clock, RealClock
 from trygon.errors import InstanceError
@@ -155,6 +156,8 @@ def begin_launch(config: InstanceConfig) -> Launched:
     _started[:] = [*(other for other in _started if other.poll() is None), process]
     if lifeline_write >= 0:
         _lifelines.add(lifeline_write)
+    # While the supervisor imports what it needs, there is time to tidy up.
+    prune_states(Path(config.state_dir).parent, Path(config.runtime_dir).parent)
     return Launched(process, status_read, lifeline_write, log_path)
 
 

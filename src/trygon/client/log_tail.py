@@ -11,11 +11,11 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["LogSource", "LogTail", "last_lines", "source_of"]
+__all__ = ["LogSource", "LogTail", "source_of"]
 
 #: Pause of the portable twin between two looks at the directory.
 _POLL_S = 0.1
@@ -65,15 +65,18 @@ OnLines = Callable[[LogSource, list[str]], None]
 class LogTail:
     """Hands the lines of all log files in a directory to a callback, on a thread of its own.
 
-    What the files hold when the tail is made is skipped; files that are made later are read from their start.
+    Files that are made later than the tail are read from their start.
 
     Args:
         directory: Need not exist yet.
         on_lines: Called with the source and whole lines without their ends.
+        num_last: Lines to begin with of each file that is there already.
         portable: Look every 0.1 s instead of being told by the kernel.
     """
 
-    def __init__(self, directory: Path, on_lines: OnLines, *, portable: bool = False) -> None:
+    def __init__(
+        self, directory: Path, on_lines: OnLines, *, num_last: int = 0, portable: bool = False
+    ) -> None:
         self._directory = directory
         self._on_lines = on_lines
         self._files: dict[str, _File] = {}
@@ -82,7 +85,10 @@ class LogTail:
         self._portable = portable or sys.platform != "linux"
         self._thread = threading.Thread(target=self._run, name="trygon-log-tail", daemon=True)
         for name, entry in self._entries():
-            self._files[name] = _File(source_of(name), entry.st_ino, entry.st_size)
+            offset = entry.st_size
+            if num_last:
+                offset = _start_of_last(directory / name, entry.st_size, num_last)
+            self._files[name] = _File(source_of(name), entry.st_ino, offset)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -102,6 +108,7 @@ class LogTail:
     def _run(self) -> None:
         try:
             self._watch()
+            self._read_all()
             while not self._wait():
                 self._read_all()
             self._read_all()
@@ -201,32 +208,21 @@ def source_of(file_name: str) -> LogSource:
     return LogSource(stem, stem, "")
 
 
-def last_lines(directory: Path, count: int) -> Iterable[tuple[LogSource, list[str]]]:
-    """Yield the last `count` lines of each log file, the file written last at the end."""
-    found = []
+def _start_of_last(path: Path, size: int, count: int) -> int:
+    """Return where the last `count` lines of the first `size` bytes begin."""
+    position, block = size, b""
     try:
-        with os.scandir(directory) as entries:
-            found = [
-                (entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(".log")
-            ]
+        with path.open("rb") as file:
+            # The newline at the very end ends a line, it begins none.
+            while position > 0 and block.count(b"\n") <= count:
+                step = min(position, _CHUNK_BYTES)
+                position -= step
+                file.seek(position)
+                block = file.read(step) + block
     except OSError:
-        return
-    for _, name in sorted(found):
-        try:
-            with (directory / name).open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                wanted = min(size, max(_LONGEST_LINE_BYTES, 512 * count))
-                file.seek(size - wanted)
-                lines = file.read(wanted).split(b"\n")
-        except OSError:
-            continue
-        if wanted < size:
-            # The first one has lost its beginning.
-            del lines[0]
-        if lines and not lines[-1]:
-            del lines[-1]
-        if lines and count:
-            yield source_of(name), [_text(line) for line in lines[-count:]]
+        return size
+    lines = block.splitlines(keepends=True)
+    return size - sum(map(len, lines[max(0, len(lines) - count) :]))
 
 
 def _text(line: bytes) -> str:

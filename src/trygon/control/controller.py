@@ -227,9 +227,7 @@ class Controller:
                 self._engine.stop(action.replica_id, force=True)
                 self._events.append(ReplicaKilled(action.replica_id))
             case CompleteRevision():
-                logger.info(
-                    "revision complete", extra={"application": action.app_name, "revision": action.number}
-                )
+                logger.info("revision %d of application %r is complete", action.number, action.app_name)
                 self._events.append(RevisionCompleted(action.app_name, action.number))
                 self._spawn(self._keeper.save())
             case FailRevision():

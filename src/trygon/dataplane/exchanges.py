@@ -86,6 +86,9 @@ class Exchange:
         if room is not None and not room.done() and self.window > 0 and not self.connection.is_paused:
             room.set_result(None)
 
+    def mark_gone(self) -> None:
+        """Remember that nobody waits for the answer."""
+
     def release(self) -> None:
         """Let a waiting sender go on although there is no room: the caller is gone."""
         if self._room is not None and not self._room.done():
@@ -94,14 +97,18 @@ class Exchange:
     def on_cancel(self) -> None:
         """The caller does not wait any more (it cancelled, or is gone)."""
         if not self.is_ended and self.task is not None:
-            self.task.cancel()
+            # Not at once: a task cancelled before its first step never runs, so it would neither answer
+            # nor give its slot back. That step was scheduled before this call.
+            self.connection.loop.call_soon(self.task.cancel)
 
     # ---- sending
 
     async def wait_room(self) -> None:
         """Wait until the caller takes more."""
         connection = self.connection
-        while (self.window <= 0 or connection.is_paused) and connection.transport is not None and not self._gone:
+        while (
+            (self.window <= 0 or connection.is_paused) and connection.transport is not None and not self._gone
+        ):
             self._room = self.connection.loop.create_future()
             try:
                 await self._room

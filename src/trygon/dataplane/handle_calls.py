@@ -11,10 +11,9 @@ from typing import Any
 import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
-from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.links import ReplicaLink, Withdrawable
 from trygon.dataplane.messages import CallMeta, ErrorKind
 from trygon.dataplane.payloads import Payload, PayloadMeta, load
-from trygon.dataplane.pool import Pool
 from trygon.dataplane.task_errors import load_error
 from trygon.errors import (
     DeploymentUnavailableError,
@@ -135,7 +134,7 @@ class HandleCall:
 
     def __init__(self, meta: CallMeta, payload: Payload | None, flags: int = 0) -> None:
         #: None until the call is submitted.
-        self.pool: Pool | None = None
+        self.pool: Withdrawable | None = None
         self.meta = meta
         #: The open child calls of the request that made this call; it leaves the set at its end.
         self.siblings: set[Any] | None = None
@@ -172,6 +171,10 @@ class HandleCall:
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         raise NotImplementedError
+
+    def on_moved(self, pool: Withdrawable) -> None:
+        self.pool = pool
+        self._link = None
 
     def on_lost(self, replica_id: str) -> None:
         self._end(

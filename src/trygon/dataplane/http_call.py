@@ -6,7 +6,7 @@ import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.gateway import Failure, ResponseSink
-from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.links import ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, HttpMeta
 from trygon.dataplane.pool import Pool
 from trygon.errors import BackPressureError
@@ -42,7 +42,7 @@ class HttpCall:
     )
 
     def __init__(self, pool: Pool, meta: HttpMeta, body: bytes, more: bool, sink: ResponseSink) -> None:
-        self._pool = pool
+        self._pool: Withdrawable = pool
         self._head = _encode_meta(meta)
         self._body = body
         self._more = more
@@ -108,6 +108,10 @@ class HttpCall:
         else:
             self._finish()
             sink.on_failure(_failure(status, body))
+
+    def on_moved(self, pool: Withdrawable) -> None:
+        self._pool = pool
+        self._link = None
 
     def on_lost(self, replica_id: str) -> None:
         sink = self._sink

@@ -8,7 +8,7 @@ from typing import Protocol
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.transport import FrameConnection
 
-__all__ = ["Call", "LinkOwner", "ReplicaLink"]
+__all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
 
 _MORE = int(FrameFlag.MORE)
 _FREED = int(FrameFlag.FREED)
@@ -16,6 +16,13 @@ _DATA = int(FrameKind.DATA)
 _CREDIT = int(FrameKind.CREDIT)
 _PONG = int(FrameKind.PONG)
 _REJECT = int(FrameKind.REJECT)
+
+
+class Withdrawable(Protocol):
+    """Where a request waits."""
+
+    def withdraw(self, call: Call) -> None:
+        """Forget a request that waits."""
 
 
 class Call(Protocol):
@@ -26,6 +33,9 @@ class Call(Protocol):
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         """Take a RESPONSE, RESULT, DATA, ERROR or CREDIT frame (a credit's size comes as `status`)."""
+
+    def on_moved(self, pool: Withdrawable) -> None:
+        """The request was not taken, and waits in `pool` from now on."""
 
     def on_lost(self, replica_id: str) -> None:
         """The replica went while it had this request."""
@@ -81,7 +91,7 @@ class ReplicaLink(FrameConnection):
         self.max_ongoing = max_ongoing
         #: Requests of this caller that hold a slot of the replica.
         self.ongoing = 0
-        #: Slots held by other callers, as of the last answer.
+        #: Slots held by other callers, as of the last answer; the router forgets it bit by bit.
         self.others = 0
         self.is_open = False
         #: True from a reject until the replica says that it has room.
@@ -129,6 +139,17 @@ class ReplicaLink(FrameConnection):
         if stream in self._holders:
             self._holders.remove(stream)
             self.ongoing -= 1
+
+    def hold_slot(self) -> None:
+        """Count a slot for a request that will come."""
+        self.ongoing += 1
+
+    def release_slot(self, *, announce: bool = True) -> None:
+        """Give back what `hold_slot` counted; announced, unless a request takes it in this very step."""
+        if self.ongoing > 0:
+            self.ongoing -= 1
+        if announce:
+            self._owner.on_room(self)
 
     @property
     def num_open(self) -> int:

@@ -22,17 +22,20 @@ _randbits = random.getrandbits
 class Pool:
     """Sends each request to the best replica with room, or keeps it in order until there is one."""
 
-    __slots__ = ("_connect", "_on_busy", "_targeted", "_targets", "key", "links", "waiting")
+    __slots__ = ("_connect", "_is_closed", "_on_busy", "_on_orphan", "_targeted", "_targets", "key", "links", "waiting")
 
     def __init__(
         self,
         key: PoolKey,
         connect: Callable[[Pool, str, str], ReplicaLink],
         on_busy: Callable[[], None],
+        on_orphan: Callable[[PoolKey, Call], None],
     ) -> None:
         self.key = key
         self._connect = connect
         self._on_busy = on_busy
+        self._on_orphan = on_orphan
+        self._is_closed = False
         self._targets: DeploymentTargets | None = None
         self.links: list[ReplicaLink] = []
         #: Requests not started yet, oldest first; never longer than max_queued_requests when that is set.
@@ -72,6 +75,7 @@ class Pool:
 
     def close(self) -> list[Call]:
         """Leave every replica; return the requests that never started."""
+        self._is_closed = True
         for link in self.links:
             link.leave()
         self.links.clear()
@@ -159,8 +163,15 @@ class Pool:
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
         """Send a rejected request elsewhere; it keeps its place at the head of the queue."""
         if getattr(call, "is_targeted", False):
+            call.on_moved(self)
             self._targeted.insert(0, (link, call))
             return
+        if self._is_closed:
+            # The reject crossed the table that dropped this revision; nobody would pump its queue again.
+            self._on_orphan(self.key, call)
+            link.close_if_idle()
+            return
+        call.on_moved(self)
         self.waiting[call] = None
         self.waiting.move_to_end(call, last=False)
         self.pump()

@@ -211,7 +211,8 @@ class Replica:
             for exchange in list(connection.exchanges.values()):
                 if exchange.task is not None:
                     tasks.append(exchange.task)
-                    exchange.task.cancel()
+                    exchange.mark_gone()
+                    exchange.on_cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=grace_s)
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 
 from trygon.dataplane.frames import FrameKind, encode
-from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.pool import Pool, PoolKey
 from trygon.errors import DeploymentUnavailableError, ServeError
 from trygon.spec.routing import ApplicationRoute, RoutingTable
@@ -53,7 +53,7 @@ class Router:
             keys.add(key)
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = Pool(key, self._connect, self._watch)
+                pool = self._pools[key] = Pool(key, self._connect, self._watch, self._send_again)
             pool.update(targets)
         for key in [key for key in self._pools if key not in keys]:
             self._drop(key)
@@ -61,13 +61,19 @@ class Router:
         self._failures = {name: n for name, n in self._failures.items() if name in listed}
 
     def _drop(self, key: PoolKey) -> None:
-        app_name, deployment, _revision = key
         for call in self._pools.pop(key).close():
-            # Never started, so the current revision may take it.
-            try:
-                self.pool(app_name, deployment).submit(call)
-            except ServeError as error:
-                call.on_refused(error)
+            self._send_again(key, call)
+
+    def _send_again(self, key: PoolKey, call: Call) -> None:
+        """Give a request that was never started to the current revision."""
+        app_name, deployment, _revision = key
+        try:
+            pool = self.pool(app_name, deployment)
+        except ServeError as error:
+            call.on_refused(error)
+        else:
+            call.on_moved(pool)
+            pool.submit(call)
 
     def pool(self, app_name: str, deployment: str, revision: int | None = None) -> Pool:
         """Return the pool of a deployment: of `revision` while the table lists it, else of the current one.
@@ -82,7 +88,7 @@ class Router:
             if not self.table.version:
                 # A replica may call before the first table arrives; the call waits for it.
                 pool = self._pools[app_name, deployment, revision] = Pool(
-                    (app_name, deployment, revision), self._connect, self._watch
+                    (app_name, deployment, revision), self._connect, self._watch, self._send_again
                 )
                 return pool
         app = self._applications.get(app_name)
@@ -179,6 +185,8 @@ class Router:
             woke = link.is_suspect
             link.is_suspect = False
             return woke
+        # Others' work that was heard of long ago must not keep requests from an idle replica for ever.
+        link.others >>= 1
         if link.ongoing and link.is_open:
             if not link.ping_sent_at:
                 link.ping_sent_at = now

@@ -111,6 +111,10 @@ class RouterGateway:
         except DeploymentUnavailableError as error:
             sink.on_failure(Failure(503, str(error)))
             return _REFUSED
+        if self._root_path:
+            # ASGI: the path holds the root path, which a proxy in front has cut off.
+            meta.path = self._root_path + meta.path
+            meta.raw_path = self._root_path.encode() + meta.raw_path
         call = HttpCall(pool, meta, body, more, sink)
         pool.submit(call)
         return call

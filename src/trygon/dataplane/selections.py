@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from trygon.dataplane.handle_calls import Outcome, UnaryCall
-from trygon.dataplane.links import ReplicaLink
+from trygon.dataplane.links import ReplicaLink, Withdrawable
 from trygon.dataplane.pool import Pool
 from trygon.dataplane.runtime import Runtime
 
@@ -82,7 +82,7 @@ class ReplicaSelection:
         self._runtime = runtime
         self.deployment_id = deployment_id
         self.outcome = Outcome()
-        self.pool: Pool | None = None
+        self.pool: Withdrawable | None = None
         self._link: ReplicaLink | None = None
         self._is_used = False
         self._reservation: _Reservation | None = None
@@ -102,9 +102,13 @@ class ReplicaSelection:
         """Hold the slot of `link`."""
         # The stream number is not used on the wire; only its slot is held.
         link.forget(stream)
-        link.ongoing += 1
+        link.hold_slot()
         self._link = link
         self.outcome.set(None)
+
+    def moved(self, pool: Withdrawable) -> None:
+        """Wait in another pool; on the loop's thread."""
+        self.pool = pool
 
     def use(self) -> None:
         """Mark the selection as used.
@@ -119,8 +123,8 @@ class ReplicaSelection:
     def take(self) -> ReplicaLink | None:
         """Give up the held slot to the request that is about to be sent; on the loop's thread."""
         link = self._link
-        if link is not None and link.ongoing > 0:
-            link.ongoing -= 1
+        if link is not None:
+            link.release_slot(announce=False)
         self._reservation = None
         return link
 
@@ -130,10 +134,7 @@ class ReplicaSelection:
             return
         self._is_used = True
         if self._link is not None:
-            if self._link.ongoing > 0:
-                self._link.ongoing -= 1
-            if self.pool is not None:
-                self.pool.on_room(self._link)
+            self._link.release_slot()
         elif self.pool is not None and self._reservation is not None:
             self.pool.withdraw(self._reservation)
 
@@ -151,6 +152,9 @@ class _Reservation:
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         return
+
+    def on_moved(self, pool: Withdrawable) -> None:
+        self._selection.moved(pool)
 
     def on_lost(self, replica_id: str) -> None:
         return

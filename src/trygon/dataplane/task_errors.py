@@ -83,7 +83,9 @@ def _fill_builtin_fields(made: TaskError, cause: Exception) -> None:
     for kind in type(cause).__mro__:
         if kind.__module__ == "builtins":
             for name, field in vars(kind).items():
-                if isinstance(field, MemberDescriptorType | GetSetDescriptorType) and not name.startswith("__"):
+                if isinstance(field, MemberDescriptorType | GetSetDescriptorType) and not name.startswith(
+                    "__"
+                ):
                     with contextlib.suppress(AttributeError, TypeError):
                         setattr(made, name, getattr(cause, name))
 

@@ -16,7 +16,6 @@ from typing import NoReturn
 
 import msgspec
 
-from trygon.engine.platform import Platform
 from trygon.errors import InstanceError, TrygonError
 from trygon.spec.application import ApplicationSpec
 
@@ -150,6 +149,8 @@ def _be_template(requests: socket.socket, parent: int) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Nobody waits for builds: their pipes tell how they ended.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        from trygon.engine.platform import Platform
+
         platform = Platform()
         lifeline_read, lifeline_write = os.pipe()
         if platform.linux:

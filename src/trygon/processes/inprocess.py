@@ -7,6 +7,7 @@ local testing mode passes outside; only processes are missing, and what only the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -164,14 +165,28 @@ def _run_replica(launch: ReplicaLaunch, stop: threading.Event) -> None:
 
 
 async def _serve_until(launch: ReplicaLaunch, stop: threading.Event) -> None:
-    serving = asyncio.ensure_future(serve_replica(launch))
-    stopped = asyncio.ensure_future(asyncio.to_thread(stop.wait))
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    # The waiting thread ends with the event, however the replica ended.
+    loop = asyncio.get_running_loop()
+    serving = loop.create_task(serve_replica(launch))
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def wait_stop() -> None:
+        stop.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(_finish, stopped)
+
+    # A daemon, which no interpreter waits for at its exit.
+    waiter = threading.Thread(target=wait_stop, name=f"trygon-stop-{launch.replica_id}", daemon=True)
+    waiter.start()
+    waited: list[asyncio.Future[None]] = [serving, stopped]
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
-    await stopped
     if not serving.done():
         serving.cancel()
     await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -210,6 +210,7 @@ class _Life:
                 logger.warning("health check failed (%d of %d):\n%s", failures, UNHEALTHY_AFTER, text)
                 if failures >= UNHEALTHY_AFTER:
                     self._link.announce(ReplicaUnhealthy(replica_id=self._launch.replica_id, error=text))
+                    self._leave(options.graceful_shutdown_timeout_s)
                     return
 
     # ---- notices

@@ -2,7 +2,7 @@
 
 What a replica does is written in its definition, a JSON object:
 ``fail`` (raise with this text), ``exit`` (end with this code before being ready), ``spawn`` (start a grandchild
-of this kind), ``sleep`` (never become ready), ``stubborn`` (ignore every order to go), ``touch`` (write a file of facts before being ready).
+of this kind), ``sleep`` (never become ready), ``stubborn`` (ignore every order to go), ``unhealthy`` (say so on SIGUSR1), ``touch`` (write a file of facts before being ready).
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import sys
 from pathlib import Path
 
 from trygon.client.link import ControlLink, Notice
-from trygon.spec.control import DrainReplica, Hello, ReplicaFailed, ReplicaReady, TableApplied
+from trygon.spec.control import (
+    DrainReplica,
+    Hello,
+    ReplicaFailed,
+    ReplicaReady,
+    ReplicaUnhealthy,
+    TableApplied,
+)
 from trygon.spec.launch import IngressLaunch, ReplicaLaunch
 from trygon.spec.routing import RoutingTable
 
@@ -62,6 +69,9 @@ async def _replica(launch: ReplicaLaunch, script: dict[str, object]) -> None:
     server = await asyncio.start_unix_server(lambda _, writer: writer.close(), launch.address)
     os.chmod(launch.address, 0o600)
     link.announce(ReplicaReady(replica_id=launch.replica_id, pid=os.getpid()))
+    if "unhealthy" in script:
+        sick = ReplicaUnhealthy(replica_id=launch.replica_id, error=str(script["unhealthy"]))
+        loop.add_signal_handler(signal.SIGUSR1, link.announce, sick)
     while True:
         await leave.wait()
         if not script.get("stubborn"):

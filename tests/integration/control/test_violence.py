@@ -20,6 +20,7 @@ from tests.integration.control.conftest import (
     alive,
     app,
     deployment,
+    make_config,
     pids,
     processes,
     ready_replicas,
@@ -27,7 +28,8 @@ from tests.integration.control.conftest import (
 )
 from tests.waiting import wait_until
 from trygon.client.instance import Instance
-from trygon.client.instances import choose, list_running
+from trygon.client.instances import choose, list_running, place
+from trygon.client.launch import begin_launch
 from trygon.errors import InstanceError
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatus
@@ -122,6 +124,42 @@ def test_upgrade_survives_the_death_of_its_controller(start: Start) -> None:
 
     assert 2 == instance.status().applications["default"].revision
     wait_until(lambda: len(pids(instance, "replica")) == 1, "the old replica to go")
+
+
+def test_drain_goes_on_after_the_death_of_the_controller(start: Start) -> None:
+    instance = start()
+    run(instance, app(deployment("Main", {"stubborn": True}, graceful_shutdown_timeout_s=0.5)))
+    (replica,) = pids(instance, "replica")
+    instance.delete("default", wait=False)
+
+    kill(pids(instance, "controller"))
+
+    wait_until(lambda: not alive({replica}), "the old replica to be killed at its deadline")
+    instance.delete("default")
+
+
+def test_unhealthy_replica_is_replaced_and_drained(start: Start) -> None:
+    instance = start()
+    run(instance, app(deployment("Main", {"unhealthy": "check_health raised ValueError"})))
+    (sick,) = pids(instance, "replica")
+
+    os.kill(sick, signal.SIGUSR1)
+
+    wait_until(lambda: not alive({sick}), "the sick replica to leave")
+    wait_until(lambda: len(ready_replicas(instance.link.table)) == 1, "a replacement")
+    assert sick not in pids(instance, "replica")
+
+
+def test_supervisor_killed_while_it_starts_leaves_nothing(start: Start) -> None:
+    launched = begin_launch(place(make_config(), "early"))
+    top = psutil.Process(launched.process.pid)
+    supervisor = wait_until(lambda: top.children(), "the supervisor")[0]
+
+    supervisor.kill()
+
+    assert launched.wait_ended(5.0)
+    assert not os.path.exists(os.path.join(os.environ["TRYGON_RUNTIME_DIR"], "early"))
+    launched.let_go()
 
 
 @both_platforms

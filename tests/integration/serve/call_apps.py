@@ -146,6 +146,10 @@ class Calls(Doors):
         yield 1
         yield threading.Lock()
 
+    def echo_many(self, value: Any, count: int) -> Iterator[Any]:
+        for _ in range(count):
+            yield value
+
     async def gated(self, door: str) -> AsyncIterator[str]:
         try:
             yield "first"

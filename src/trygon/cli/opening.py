@@ -1,0 +1,88 @@
+"""The first step of `trygon run`: find the instance, or exec its supervisor, before anything else is imported.
+
+The supervisor takes longest, so this module imports as little as it can.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from trygon.client.instances import find, new_name, place
+from trygon.client.launch import Launched, begin_launch
+from trygon.config import Settings, make_private_dir
+from trygon.errors import InstanceError
+from trygon.spec.instance import InstanceConfig, InstanceRecord
+
+__all__ = ["Opening", "RunOptions", "open_instance"]
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an application is to run, and for how long."""
+
+    #: None for both: the default, or what the joined instance has.
+    host: str | None = None
+    port: int | None = None
+    instance: str | None = None
+    #: The fields of a LoggingConfig that were given.
+    logging: dict[str, str | bool] = {}
+    reload: bool = False
+    blocking: bool = True
+    grace_s: float = 0.5
+
+
+class Opening(NamedTuple):
+    """An instance: its record when it runs already, its process when it was started here."""
+
+    record: InstanceRecord | None
+    launched: Launched | None
+    log_dir: str
+
+
+def open_instance(options: RunOptions, settings: Settings) -> Opening:
+    """Find the named instance, or begin to start one.
+
+    Raises:
+        InstanceError: It runs and listens elsewhere than wanted, or cannot be started.
+    """
+    name = options.instance or settings.instance
+    record = find(settings.runtime_dir, name) if name is not None else None
+    if record is not None:
+        _check_address(options, record)
+        return Opening(record, None, record.log_dir)
+    config = _config(options, settings, name or new_name())
+    return Opening(None, begin_launch(config), f"{config.state_dir}/logs")
+
+
+def _check_address(options: RunOptions, record: InstanceRecord) -> None:
+    for option, wanted, found in (
+        ("--host", options.host, record.host),
+        ("--port", options.port, record.port),
+    ):
+        if wanted is not None and wanted != found:
+            raise InstanceError(
+                f"the instance {record.name!r} runs already and has {option} {found}, not {wanted}; "
+                f"leave out {option}, or choose another instance"
+            )
+
+
+def _config(options: RunOptions, settings: Settings, name: str) -> InstanceConfig:
+    make_private_dir(settings.home, what="TRYGON_HOME")
+    make_private_dir(settings.runtime_dir, what="TRYGON_RUNTIME_DIR")
+    http_options: dict[str, Any] = {"session_id_header": settings.session_id_header}
+    if settings.http_keep_alive_timeout_s:
+        http_options["keep_alive_timeout_s"] = settings.http_keep_alive_timeout_s
+    if options.logging:
+        http_options["logging"] = options.logging
+    config = InstanceConfig(
+        name="",
+        runtime_dir=str(settings.runtime_dir),
+        state_dir=str(settings.home / "instances"),
+        host=options.host or settings.default_http_host,
+        port=8000 if options.port is None else options.port,
+        num_ingress=settings.num_ingress,
+        http_options=http_options,
+        attached=options.blocking,
+    )
+    return place(config, name)

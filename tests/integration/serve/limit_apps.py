@@ -1,0 +1,70 @@
+"""Deployments that count: how many requests at once, on which replica, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+
+from tests.integration.serve.doors import Doors
+from trygon import serve
+from trygon.serve.handle import DeploymentHandle
+
+
+@serve.deployment(max_ongoing_requests=3)
+class Limited(Doors):
+    """Remembers which requests it began, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[Any] = []
+        self.ongoing = 0
+        self.most = 0
+
+    async def __call__(self, request: Any = None) -> str:
+        door = request.query_params["door"] if isinstance(request, Request) else request
+        return await self.wait(door)
+
+    async def step(self, name: Any = None) -> str:
+        """Take one turn of the loop or a few, counting who else is here."""
+        self.order.append(name)
+        self.ongoing += 1
+        self.most = max(self.most, self.ongoing)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.ongoing -= 1
+        return serve.get_replica_context().replica_tag
+
+    async def seen(self) -> dict[str, Any]:
+        return {"order": self.order, "most": self.most, "left": self.ongoing}
+
+
+@serve.deployment(max_ongoing_requests=1000)
+class Caller:
+    """A second caller of `Limited`, in a process of its own."""
+
+    def __init__(self, limited: DeploymentHandle) -> None:
+        self.limited = limited
+
+    async def many(self, count: int) -> list[str]:
+        return list(await asyncio.gather(*(self.limited.step.remote("caller") for _ in range(count))))
+
+    async def wait(self, door: str) -> str:
+        return str(await self.limited.wait.remote(door))
+
+
+@serve.deployment(max_ongoing_requests=10)
+class FrontOfLimited:
+    """Asks its child more often at once than the child's queue holds."""
+
+    def __init__(self, limited: DeploymentHandle) -> None:
+        self.limited = limited
+
+    async def __call__(self, request: Request) -> Any:
+        waits = [self.limited.wait.remote("front") for _ in range(3)]
+        try:
+            return await waits[2]
+        finally:
+            for wait in waits:
+                wait.cancel()
