@@ -73,10 +73,12 @@ class Launched:
 
     def let_go(self) -> None:
         """Drop the lifeline: an attached instance then shuts down."""
-        fd, self._lifeline_fd = self._lifeline_fd, -1
-        if fd >= 0:
-            _lifelines.discard(fd)
-            os.close(fd)
+        lifeline, self._lifeline_fd = self._lifeline_fd, -1
+        status, self._status_fd = self._status_fd, -1
+        _lifelines.discard(lifeline)
+        for fd in (lifeline, status):
+            if fd >= 0:
+                os.close(fd)
 
     def wait_ended(self, timeout_s: float) -> bool:
         """Wait until nothing is left of the instance; False when the time is over first."""
@@ -89,7 +91,8 @@ class Launched:
     def _read_report(self, timeout_s: float, clock: Clock) -> LaunchReport:
         deadline = clock.monotonic() + timeout_s
         data = b""
-        with open(self._status_fd, "rb", buffering=0) as status, selectors.DefaultSelector() as selector:
+        status_fd, self._status_fd = self._status_fd, -1
+        with open(status_fd, "rb", buffering=0) as status, selectors.DefaultSelector() as selector:
             selector.register(status, selectors.EVENT_READ)
             while True:
                 if not selector.select(max(0.0, deadline - clock.monotonic())):

@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import msgspec
 
-from trygon.client.instance import Instance, place
-from trygon.client.instances import choose, new_name
+from trygon.client.instance import Instance
+from trygon.client.instances import choose, new_name, place
 from trygon.client.launch import Launched, begin_launch
+from trygon.client.log_tail import LogSource, LogTail
 from trygon.config import Settings, make_private_dir, read_settings
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_default_runtime
@@ -45,6 +46,12 @@ class Session:
             self._thread.stop()
             raise
         self.launched = launched
+        self._tail: LogTail | None = None
+
+    def show_logs(self) -> None:
+        """Print what replicas print and log to this program's standard error, until `close`."""
+        self._tail = LogTail(Path(self.instance.record.log_dir), _show)
+        self._tail.start()
 
     async def _make_runtime(self) -> Runtime:
         router = Router(self._thread.loop)
@@ -56,6 +63,9 @@ class Session:
 
     def close(self) -> None:
         """Drop the connection; an attached instance that this process started ends."""
+        if self._tail is not None:
+            self._tail.stop()
+            self._tail = None
         if self._thread.is_alive:
             with contextlib.suppress(Exception):
                 self.instance.submit(self.runtime.router.close()).result(_EXIT_GRACE_S)
@@ -70,6 +80,14 @@ class Session:
             self.instance.shutdown()
         finally:
             self.close()
+
+
+def _show(source: LogSource, lines: list[str]) -> None:
+    """Show a replica's lines but for the access log, which would drown a script that makes many calls."""
+    if source.kind == "replica":
+        text = "".join(f"({source.name} {source.id}) {line}\n" for line in lines if " -- CALL " not in line)
+        with contextlib.suppress(OSError, ValueError):  # closed, or gone at exit
+            sys.stderr.write(text)
 
 
 class _LoopThread:
@@ -173,6 +191,8 @@ def connect_or_start(
             launched.let_go()
             launched.wait_ended(_EXIT_GRACE_S)
             raise
+        if settings.log_to_stderr:
+            session.show_logs()
         return _keep(session), prepared, True
 
 
