@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["Case", "Fuzzer", "Report", "make_case", "main"]
+__all__ = ["Case", "Fuzzer", "Report", "main", "make_case"]
 
 Random = random.Random
 
@@ -330,7 +330,7 @@ class Fuzzer:
     def run(self, numbers: Sequence[int], num_requests: int, progress: Callable[[Report], None]) -> Report:
         """Send cases until `num_requests` requests were sent, or the numbers end."""
         report = self.report
-        start = time.monotonic()  # noqa: TID251 - a program, not the library
+        start = time.monotonic()
         base_rss = base_descriptors = 0
         todo = iter(numbers)
         more = True
@@ -349,7 +349,7 @@ class Fuzzer:
                     base_rss, base_descriptors = self._weigh()
             self._turn()
         self._probe(-1)
-        report.seconds = time.monotonic() - start  # noqa: TID251
+        report.seconds = time.monotonic() - start
         if self._process is not None and base_rss:
             self._wait_settled(base_descriptors)
             rss, descriptors = self._weigh()
@@ -367,9 +367,9 @@ class Fuzzer:
     def _wait_settled(self, descriptors: int) -> None:
         """Lingering connections take a few seconds to go."""
         assert self._process is not None
-        deadline = time.monotonic() + 10  # noqa: TID251
+        deadline = time.monotonic() + 10
         with selectors.DefaultSelector() as pause:
-            while self._process.num_fds() > descriptors and time.monotonic() < deadline:  # noqa: TID251
+            while self._process.num_fds() > descriptors and time.monotonic() < deadline:
                 pause.select(0.2)
 
     def _connect(self) -> socket.socket:
@@ -398,7 +398,7 @@ class Fuzzer:
 
     def _send(self, slot: _Slot) -> None:
         """Send the next part; a case is far smaller than a socket's buffer."""
-        slot.deadline = time.monotonic() + QUIET_S  # noqa: TID251
+        slot.deadline = time.monotonic() + QUIET_S
         if slot.parts:
             try:
                 slot.sock.send(slot.parts.pop(0))
@@ -409,7 +409,7 @@ class Fuzzer:
         """Take what has arrived, and push on those that wait in vain."""
         for key, _ in self._selector.select(QUIET_S / 2):
             self._read(key.data)
-        now = time.monotonic()  # noqa: TID251
+        now = time.monotonic()
         for slot in [held for held in self._slots if held.deadline < now]:
             if slot.parts:
                 self._send(slot)
@@ -434,7 +434,7 @@ class Fuzzer:
         if data:
             slot.answer += data
             if not slot.shut:
-                slot.deadline = time.monotonic() + QUIET_S  # noqa: TID251
+                slot.deadline = time.monotonic() + QUIET_S
         else:
             self._end(slot, "")
 

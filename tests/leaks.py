@@ -78,7 +78,9 @@ def end(home: str) -> None:
 
 def _describe(process: psutil.Process) -> str:
     try:
-        return f"pid {process.pid}: {' '.join(process.cmdline()) or process.name()} [{process.status()}]"
+        # Only what stays the same for life: this text is what tells an old process from a new one.
+        ended = " [zombie]" if process.status() == psutil.STATUS_ZOMBIE else ""
+        return f"pid {process.pid}: {' '.join(process.cmdline()) or process.name()}{ended}"
     except psutil.Error:
         return f"pid {process.pid}: gone"
 

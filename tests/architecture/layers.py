@@ -49,7 +49,7 @@ ROWS = (
         "msgspec, uvloop (lazily), pydantic (lazily), fastapi (lazily), starlette (lazily)",
     ),
     Row("processes", "all of the above", "msgspec, uvloop"),
-    Row("cli", "errors, config, spec, graph, client, processes", "click, rich, yaml"),
+    Row("cli", "errors, config, spec, clock, graph, client, processes", "click, msgspec, yaml (lazily)"),
     Row("testing", "all of the above", "none"),
 )
 

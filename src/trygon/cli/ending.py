@@ -19,7 +19,7 @@ __all__ = ["delete", "shutdown"]
 @instance_option
 @click.option("--no-wait", is_flag=True, help="Return before its replicas have finished.")
 def delete(name: str, instance: str | None, *, no_wait: bool) -> None:
-    """Delete the application NAME; its replicas finish what they have begun.
+    r"""Delete the application NAME; its replicas finish what they have begun.
 
     \b
     Examples:
@@ -31,7 +31,9 @@ def delete(name: str, instance: str | None, *, no_wait: bool) -> None:
             hint = near_names(name, running) or f"; running are: {', '.join(map(repr, running)) or 'none'}"
             raise ServeError(f"there is no application {name!r}{hint}")
         joined.delete(name, wait=not no_wait)
-    click.echo(f"application {name!r} is deleted" if not no_wait else f"application {name!r} is being deleted")
+    click.echo(
+        f"application {name!r} is deleted" if not no_wait else f"application {name!r} is being deleted"
+    )
 
 
 @click.command(short_help="End an instance and everything in it.")
@@ -45,7 +47,7 @@ def delete(name: str, instance: str | None, *, no_wait: bool) -> None:
     help="What requests in work get to finish. [default: graceful_shutdown_timeout_s of each deployment]",
 )
 def shutdown(instance: str | None, grace_s: float | None, *, yes: bool) -> None:
-    """End an instance: its applications finish what they have begun, then nothing of it is left.
+    r"""End an instance: its applications finish what they have begun, then nothing of it is left.
 
     \b
     Examples:
@@ -57,7 +59,9 @@ def shutdown(instance: str | None, grace_s: float | None, *, yes: bool) -> None:
         names = ", ".join(joined.status().applications) or "none"
         if not yes:
             if not sys.stdin.isatty():
-                raise InstanceError(f"nobody can be asked whether to shut down {record.name!r}; say so with -y")
+                raise InstanceError(
+                    f"nobody can be asked whether to shut down {record.name!r}; say so with -y"
+                )
             click.confirm(f"Shut down the instance {record.name!r} (applications: {names})?", abort=True)
         joined.shutdown(grace_s=grace_s, timeout_s=3600.0 if grace_s is None else grace_s + 10.0)
     click.echo(f"the instance {record.name!r} is shut down")

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LogView"]
 
 #: The start of a line that one of our own loggers wrote: `LEVEL time ...`, or a JSON object.
-_HEAD = re.compile(
-    r"([A-Z]+|Level \d+) \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |\{\"levelname\": \"([A-Z]+)\""
-)
+_HEAD = re.compile(r"([A-Z]+|Level \d+) \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |\{\"levelname\": \"([A-Z]+)\"")
 _QUIET_LEVELS = frozenset(("DEBUG", "INFO"))
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _PREFIX_COLOURS = ("cyan", "green", "magenta", "blue", "yellow")

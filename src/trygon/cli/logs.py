@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -22,7 +23,9 @@ _PERIOD_S = 0.5
 
 @click.command(short_help="Show log lines.")
 @instance_option
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C or the instance's end.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C or the instance's end."
+)
 @click.option(
     "-n",
     "--lines",
@@ -32,9 +35,11 @@ _PERIOD_S = 0.5
     show_default=True,
     help="Lines to begin with, of each process.",
 )
-@click.option("--all", "show_all", is_flag=True, help="Show what controller and supervisor say below warnings too.")
+@click.option(
+    "--all", "show_all", is_flag=True, help="Show what controller and supervisor say below warnings too."
+)
 def logs(instance: str | None, num_lines: int, *, follow: bool, show_all: bool) -> None:
-    """Show log lines of the instance's processes, and what they print; one process after the other.
+    r"""Show log lines of the instance's processes, and what they print; one process after the other.
 
     \b
     Examples:
@@ -47,7 +52,7 @@ def logs(instance: str | None, num_lines: int, *, follow: bool, show_all: bool) 
     except InstanceError as error:
         kept = settings.home / "instances"
         raise InstanceError(f"{error}; logs of ended instances are in {kept}") from None
-    out = click.get_text_stream("stdout")
+    out = sys.stdout
     broken: list[BrokenPipeError] = []
 
     def write(lines: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
 from trygon.cli.log_view import LogView
@@ -21,6 +22,7 @@ __all__ = ["Report", "base_url"]
 _STATUS_AFTER_S = 0.3
 #: Without a terminal, a start that takes this long gets a line.
 _LINE_AFTER_S = 2.0
+_READY = re.compile(r"(\d+) of (\d+) replicas")
 _ERROR_FOLLOWS = "the last error was:\n"
 
 
@@ -63,7 +65,7 @@ class Report:
         took_s = self._clock.monotonic() - self._begun
         if self._terminal.is_interactive:
             if took_s >= _STATUS_AFTER_S:
-                self._terminal.status(f"{self._doing} ({took_s:.0f} s; Ctrl-C stops)")
+                self._terminal.status(f"{took_s:3.0f} s  {self._doing}")
         elif took_s >= _LINE_AFTER_S and self._said != self._doing:
             self._said = self._doing
             self._terminal.line(self._doing)
@@ -89,7 +91,11 @@ class Report:
             if deployment.status is DeploymentStatus.HEALTHY:
                 continue
             text, follows, error = deployment.message.partition(_ERROR_FOLLOWS)
-            waiting.append(f"{name} ({text.partition(';')[0].strip()})" if text else name)
+            ready = _READY.match(text)
+            if ready is None:
+                waiting.append(name)
+            elif ready[1] != ready[2]:
+                waiting.append(f"{name} {ready[1]}/{ready[2]}")
             if follows and name not in self._told and deployment.status is DeploymentStatus.UPDATING:
                 self._tell_failure(name, error)
         if waiting:
@@ -107,9 +113,9 @@ class Report:
             self._terminal.line(f"the new code serves, after {took_s:.2f} s", colour="green")
             return
         url = base_url(record)
-        deployments = _listed([
-            f"{d.name} ({_replicas(d.options.num_replicas)})" for d in reversed(spec.deployments)
-        ])
+        deployments = _listed(
+            [f"{d.name} ({_replicas(d.options.num_replicas)})" for d in reversed(spec.deployments)]
+        )
         rows = [("application", f"{spec.name}: {deployments}")]
         if url and spec.route_prefix is not None:
             # The prefix "/" is the address itself.
@@ -125,7 +131,9 @@ class Report:
         stop = f"trygon shutdown --instance {record.name}" if is_left else "Ctrl-C"
         rows.append(("stop with", stop))
         width = max(len(title) for title, _ in rows)
-        lines = [self._terminal.paint(f"{self._what} serves, ready in {took_s:.2f} s", colour="green", bold=True)]
+        lines = [
+            self._terminal.paint(f"{self._what} serves, ready in {took_s:.2f} s", colour="green", bold=True)
+        ]
         lines += [f"  {title:{width}}  {text}" for title, text in rows]
         self._terminal.lines(lines)
 
@@ -192,7 +200,9 @@ class Report:
     def _tell_failure(self, name: str, error: str) -> None:
         self._told.add(name)
         self.logs.already_told(error)
-        self._terminal.line(f"a replica of deployment {name!r} failed to start, trying again:", colour="yellow")
+        self._terminal.line(
+            f"a replica of deployment {name!r} failed to start, trying again:", colour="yellow"
+        )
         self._terminal.line(error.rstrip())
 
     def _say_next(self, *, is_waiting: bool, is_serving: bool) -> None:
@@ -206,7 +216,11 @@ def base_url(record: InstanceRecord) -> str:
     if not record.port:
         return ""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(record.host, record.host)
-    return f"http://[{host}]:{record.port}" if ":" in host.strip("[]") and host[0] != "[" else f"http://{host}:{record.port}"
+    return (
+        f"http://[{host}]:{record.port}"
+        if ":" in host.strip("[]") and host[0] != "["
+        else f"http://{host}:{record.port}"
+    )
 
 
 def _listed(names: list[str]) -> str:

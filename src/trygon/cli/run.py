@@ -19,7 +19,7 @@ __all__ = ["run"]
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's
+def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if value.lower().endswith((".yaml", ".yml", ".json")):
         raise click.UsageError(
             f"{value!r} is a configuration file, which cannot be served yet; name the application instead, "
@@ -28,7 +28,7 @@ def _check_target(ctx: click.Context, param: click.Parameter, value: str) -> str
     return value
 
 
-def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
+def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     arguments: dict[str, str] = {}
     for text in values:
         name, equals, value = text.partition("=")
@@ -57,7 +57,9 @@ def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[s
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. [default: 8000]"
 )
-@click.option("--route-prefix", default="/", show_default=True, help="Path that the application answers under.")
+@click.option(
+    "--route-prefix", default="/", show_default=True, help="Path that the application answers under."
+)
 @click.option("--name", default="default", show_default=True, help="Name of the application.")
 @click.option(
     "-d",
@@ -68,7 +70,9 @@ def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[s
     help="Folder that modules are looked for in.",
 )
 @click.option("--working-dir", help="Folder that replicas run in. [default: this one]")
-@click.option("--runtime-env", metavar="FILE", help="YAML file with env_vars and working_dir for the replicas.")
+@click.option(
+    "--runtime-env", metavar="FILE", help="YAML file with env_vars and working_dir for the replicas."
+)
 @click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
 @click.option("-r", "--reload", is_flag=True, help="Start the new code whenever a Python file is saved.")
 @click.option(
@@ -94,7 +98,7 @@ def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[s
     help="What requests in work get to finish when it is stopped.",
 )
 def run(**given: Any) -> int:
-    """Serve an application until Ctrl-C.
+    r"""Serve an application until Ctrl-C.
 
     MODULE:APP names a bound application (`app = Converter.bind()` in converter.py is converter:app), or an
     application builder: a function of one argument, a dict or a pydantic model of the NAME=VALUE pairs,
@@ -159,4 +163,8 @@ def run(**given: Any) -> int:
         logging=logging,
     )
     report = Report(Terminal(sys.stderr), given["target"], RealClock())
-    return Session(opening, request, options, report, events).run(shows_logs=settings.log_to_stderr)
+    code = Session(opening, request, options, report, events).run(shows_logs=settings.log_to_stderr)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # All is done: a signal that comes while the interpreter ends must not change the exit code.
+        signal.signal(number, signal.SIG_IGN)
+    return code

@@ -33,6 +33,8 @@ __all__ = ["Session"]
 
 #: Beyond the grace: the time of the processes to go, after which the end is forced.
 _END_SLACK_S = 3.0
+#: What a signal may take longer to this process than to another of its group.
+_SIGNAL_S = 0.1
 #: Between two looks at the clock while a status line counts seconds.
 _TICK_S = 0.2
 
@@ -187,7 +189,7 @@ class Session:
         except queue.Empty:
             return None
 
-    def _take(self, event: Any) -> int | None:  # noqa: PLR0911 - one line for each event
+    def _take(self, event: Any) -> int | None:
         """Act on an event; return an exit code to end with."""
         match event:
             case int():
@@ -211,6 +213,9 @@ class Session:
                 return self._not_deployed(event.error)
             case _SourcesChanged():
                 self._reload(event.paths)
+            case _:
+                # Of an attempt that a later one has replaced.
+                pass
         return None
 
     # ---- build and deploy
@@ -223,7 +228,15 @@ class Session:
         self._spec = None
         build, attempt = self._builder.begin(self._request), self._attempt
         self._build = build
-        self._spawn(lambda: self._events.put(_Built(attempt, build.wait())))
+
+        def wait() -> None:
+            result = build.wait()
+            if result.crashed:
+                # The signal that ended it was most likely sent to this program too, and means more.
+                threading.Event().wait(_SIGNAL_S)
+            self._events.put(_Built(attempt, result))
+
+        self._spawn(wait)
 
     def _take_build(self, result: BuildResult) -> int | None:
         self._build = None
@@ -261,7 +274,8 @@ class Session:
         self._spawn(deploy)
 
     def _serving(self) -> int | None:
-        assert self._instance is not None and self._spec is not None
+        assert self._instance is not None
+        assert self._spec is not None
         self._report.serving(
             self._instance.record, self._spec, is_reload=self._has_served, is_left=not self._options.blocking
         )
@@ -313,6 +327,8 @@ class Session:
                     return 128 + number
                 case _Connected(instance):
                     self._instance = instance
+                case _:
+                    pass
 
     def _end(self) -> None:
         try:
@@ -331,7 +347,10 @@ class Session:
         if instance is not None:
             instance.shutdown(grace_s=grace_s, timeout_s=grace_s + _END_SLACK_S)
             return
+        # It may be anywhere in its start. A signal ends it there; a detached one has no lifeline to let go of.
         self._launched.let_go()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._launched.process.pid, signal.SIGTERM)
         if not self._launched.wait_ended(_END_SLACK_S):
             self._force()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -34,7 +35,7 @@ _CLEAR = "\x1b[H\x1b[2J"
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, as one JSON object.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 def status(instance: str | None, *, as_json: bool, watch: bool) -> None:
-    """Show applications, deployments and replicas of the running instances.
+    r"""Show applications, deployments and replicas of the running instances.
 
     \b
     Examples:
@@ -46,7 +47,7 @@ def status(instance: str | None, *, as_json: bool, watch: bool) -> None:
     while True:
         found = _ask(settings, instance)
         text = _as_json(found) if as_json else _as_text(found)
-        if watch and not as_json and click.get_text_stream("stdout").isatty():
+        if watch and not as_json and sys.stdout.isatty():
             text = _CLEAR + text
         click.echo(text)
         if not watch:
@@ -63,7 +64,8 @@ def _ask(settings: Settings, name: str | None) -> list[tuple[InstanceRecord, Ins
             with connected(record) as joined:
                 found.append((record, joined.status()))
         except InstanceError:
-            if len(records) < 2:  # noqa: PLR2004 - of several, one may just have ended
+            # Of several, one may just have ended.
+            if len(records) < 2:
                 raise
     return found
 
@@ -71,7 +73,9 @@ def _ask(settings: Settings, name: str | None) -> list[tuple[InstanceRecord, Ins
 def _as_json(found: list[tuple[InstanceRecord, InstanceStatus]]) -> str:
     instances: list[dict[str, Any]] = []
     for record, state in found:
-        instances.append({**msgspec.to_builtins(record), "url": base_url(record), **msgspec.to_builtins(state)})
+        instances.append(
+            {**msgspec.to_builtins(record), "url": base_url(record), **msgspec.to_builtins(state)}
+        )
     return msgspec.json.format(msgspec.json.encode({"instances": instances}), indent=2).decode()
 
 

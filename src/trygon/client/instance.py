@@ -105,6 +105,8 @@ class Instance:
         self.launched = launched
         #: Called on the loop's thread with each newer routing table.
         self.on_table: list[Callable[[RoutingTable], None]] = []
+        #: Called on the loop's thread when the instance has ended.
+        self.on_gone: list[Callable[[], None]] = []
         self._progress: dict[str, list[Progress]] = {}
         self._gone = threading.Event()
         self._closed = False
@@ -115,13 +117,18 @@ class Instance:
             Hello(role="client", pid=os.getpid()),
             on_table=self._take_table,
             on_notice=self._take_notice,
-            on_gone=self._gone.set,
+            on_gone=self._end,
         )
         try:
             self.submit(self.link.open()).result()
         except BaseException:
             self._stop_thread()
             raise
+
+    def _end(self) -> None:
+        self._gone.set()
+        for callback in self.on_gone:
+            callback()
 
     @property
     def is_gone(self) -> bool:

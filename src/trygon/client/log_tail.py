@@ -59,7 +59,7 @@ class _File:
         self.rest = b""
 
 
-OnLines = Callable[[LogSource, list[str]], None]
+_OnLines = Callable[[LogSource, list[str]], None]
 
 
 class LogTail:
@@ -75,7 +75,7 @@ class LogTail:
     """
 
     def __init__(
-        self, directory: Path, on_lines: OnLines, *, num_last: int = 0, portable: bool = False
+        self, directory: Path, on_lines: _OnLines, *, num_last: int = 0, portable: bool = False
     ) -> None:
         self._directory = directory
         self._on_lines = on_lines
@@ -100,7 +100,7 @@ class LogTail:
             return
         os.close(self._stop_write)
         self._stop_write = -1
-        if self._thread.is_alive():
+        if self._thread.ident is not None:
             self._thread.join()
         else:
             os.close(self._stop_read)
@@ -155,9 +155,7 @@ class LogTail:
         found = []
         try:
             with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".log"):
-                        found.append((entry.name, entry.stat()))
+                found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(".log")]
         except OSError:
             pass
         return sorted(found, key=lambda pair: pair[1].st_mtime_ns)

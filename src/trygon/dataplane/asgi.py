@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Scope
 
 from trygon.dataplane.exchanges import HttpExchange
-from trygon.dataplane.frames import FrameFlag
+from trygon.dataplane.frames import MAX_FRAME_BYTES, FrameFlag
 from trygon.dataplane.results import header_block
 
 __all__ = ["HttpChannel", "Lifespan", "WebSocketChannel", "run_http", "run_websocket"]
@@ -19,6 +19,9 @@ _TEXT = int(FrameFlag.TEXT)
 _CLOSE = int(FrameFlag.CLOSE)
 _LENGTH = int(FrameFlag.LENGTH)
 _UPGRADE = int(FrameFlag.UPGRADE)
+
+#: A larger part of a body leaves in pieces: a slow client is noticed between them.
+_PIECE_BYTES = 1024 * 1024
 
 _DISCONNECT: Message = {"type": "http.disconnect"}
 _code = struct.Struct(">H")
@@ -73,11 +76,13 @@ class HttpChannel:
         head = self._head
         if head is not None:
             self._head = None
-            if more:
-                exchange.start(self._status, head, bytes(body), self._flags)
-            else:
+            if not more:
                 exchange.respond(self._status, head, bytes(body), has_length=bool(self._flags))
-            return
+                return
+            exchange.start(self._status, head, bytes(body[:_PIECE_BYTES]), self._flags)
+            body = body[_PIECE_BYTES:]
+            if not body:
+                return
         if not exchange.has_started:
             raise RuntimeError("the application sent a body before http.response.start")
         if exchange.is_ended or exchange.is_gone:
@@ -85,9 +90,16 @@ class HttpChannel:
                 # What ASGI 2.4 asks for: the server says that the client is gone.
                 raise OSError("the client is gone")
             return
+        while len(body) > _PIECE_BYTES:
+            await self._send_piece(body[:_PIECE_BYTES], _MORE)
+            body = body[_PIECE_BYTES:]
+        await self._send_piece(body, _MORE if more else 0)
+
+    async def _send_piece(self, piece: bytes, flags: int) -> None:
+        exchange = self._exchange
         if exchange.window <= 0 or exchange.connection.is_paused:
             await exchange.wait_room()
-        exchange.send_part(bytes(body), _MORE if more else 0)
+        exchange.send_part(bytes(piece), flags)
 
 
 async def run_http(app: ASGIApp, scope: Scope, exchange: HttpExchange) -> None:
@@ -135,17 +147,17 @@ class WebSocketChannel:
             return
         exchange = self._exchange
         if kind == "websocket.send":
-            if exchange.is_gone or exchange.is_ended or self._has_closed:
-                raise OSError("the client is gone")
             if exchange.window <= 0 or exchange.connection.is_paused:
                 await exchange.wait_room()
-                if exchange.is_gone:
-                    raise OSError("the client is gone")
+            if exchange.is_gone or exchange.is_ended or exchange.is_closed or self._has_closed:
+                raise OSError("the client is gone")
             text = message.get("text")
-            if text is not None:
-                exchange.send_part(text.encode(), _MORE | _TEXT)
-            else:
-                exchange.send_part(bytes(message["bytes"]), _MORE)
+            data = bytes(message["bytes"]) if text is None else text.encode()
+            if len(data) > MAX_FRAME_BYTES:
+                raise ValueError(
+                    f"a websocket message of {len(data)} bytes is larger than {MAX_FRAME_BYTES}; send it in parts"
+                )
+            exchange.send_part(data, _MORE if text is None else _MORE | _TEXT)
         elif kind == "websocket.close":
             self.close(message.get("code") or 1000, message.get("reason") or "")
         else:
@@ -192,8 +204,9 @@ async def run_websocket(app: ASGIApp, scope: Scope, exchange: HttpExchange) -> N
     exchange.accept_body()
     try:
         await app(scope, channel.receive, channel.send)
-    except Exception:
-        channel.fail()
+    except BaseException:
+        if not exchange.is_gone:
+            channel.fail()
         raise
     if not exchange.is_ended:
         if exchange.has_started:

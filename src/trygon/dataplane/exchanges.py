@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Protocol
 
 import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.handle_calls import ITEM_COST_BYTES, ITEM_WINDOW_BYTES
-from trygon.dataplane.http_call import STREAM_WINDOW_BYTES
+from trygon.dataplane.http_call import PART_COST_BYTES, STREAM_WINDOW_BYTES
 from trygon.dataplane.messages import ErrorKind
 from trygon.dataplane.payloads import Payload, PayloadMeta
 from trygon.dataplane.segments import Segment
 
-__all__ = ["CallExchange", "Carrier", "Exchange", "HttpExchange"]
+__all__ = ["Bell", "CallExchange", "Carrier", "Exchange", "HttpExchange"]
 
 _MORE = int(FrameFlag.MORE)
+_CLOSE = int(FrameFlag.CLOSE)
 _LENGTH = int(FrameFlag.LENGTH)
 _FREED = int(FrameFlag.FREED)
 _EXTERNAL = int(FrameFlag.EXTERNAL)
@@ -51,10 +53,34 @@ class Carrier(Protocol):
         """Keep a segment until the caller has mapped it or is gone."""
 
 
+class Bell:
+    """Wakes every task that waits; several may (two senders on one websocket)."""
+
+    __slots__ = ("_loop", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> None:
+        """Wait for the next ring."""
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def ring(self) -> None:
+        """Wake who waits now."""
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
 class Exchange:
     """A stream of a replica's connection, from its first frame to its last."""
 
-    __slots__ = ("_gone", "_room", "connection", "is_ended", "stream", "task", "window")
+    __slots__ = ("_gone", "_room", "connection", "is_closed", "is_ended", "stream", "task", "window")
 
     def __init__(self, connection: Carrier, stream: int, window: int) -> None:
         self.connection = connection
@@ -65,10 +91,12 @@ class Exchange:
         self.window = window
         #: True once the last frame was sent, or the caller cancelled or went away.
         self.is_ended = False
-        #: Set while a sender waits for the window.
-        self._room: asyncio.Future[None] | None = None
+        #: Rings when a sender may look at the window again.
+        self._room = Bell(connection.loop)
         #: True when the caller is gone or has cancelled.
         self._gone = False
+        #: True when the client closed its websocket; the close itself is in the inbox, after what came before.
+        self.is_closed = False
 
     # ---- what the connection says
 
@@ -82,17 +110,22 @@ class Exchange:
 
     def wake(self) -> None:
         """Let a waiting sender look again."""
-        room = self._room
-        if room is not None and not room.done() and self.window > 0 and not self.connection.is_paused:
-            room.set_result(None)
+        if self.window > 0 and not self.connection.is_paused:
+            self._room.ring()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller has cancelled or is gone."""
+        return self._gone
 
     def mark_gone(self) -> None:
-        """Remember that nobody waits for the answer."""
+        """Remember that nobody waits for the answer; a sender wakes."""
+        self._gone = True
+        self.release()
 
     def release(self) -> None:
         """Let a waiting sender go on although there is no room: the caller is gone."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._room.ring()
 
     def on_cancel(self) -> None:
         """The caller does not wait any more (it cancelled, or is gone)."""
@@ -107,13 +140,12 @@ class Exchange:
         """Wait until the caller takes more."""
         connection = self.connection
         while (
-            (self.window <= 0 or connection.is_paused) and connection.transport is not None and not self._gone
+            (self.window <= 0 or connection.is_paused)
+            and connection.transport is not None
+            and not self._gone
+            and not self.is_closed
         ):
-            self._room = self.connection.loop.create_future()
-            try:
-                await self._room
-            finally:
-                self._room = None
+            await self._room.wait()
 
     def _last(self, frame: bytes) -> None:
         """Send the frame that ends the stream."""
@@ -148,11 +180,12 @@ class CallExchange(Exchange):
         """Send one item of a stream, when the reader has room."""
         if self.window <= 0 or self.connection.is_paused:
             await self.wait_room()
-        if self.is_ended:
+        if self.is_ended or self._gone:
             payload.close()
-            return
+            # Said here too: a generator that never waits would run to its end before its task is cancelled.
+            raise asyncio.CancelledError
         flags, head = self._layout(payload)
-        self.window -= len(payload.body) + ITEM_COST_BYTES
+        self.window -= payload.nbytes + ITEM_COST_BYTES
         self.connection.send(encode(_DATA, self.stream, head, payload.body, flags=flags | _MORE))
 
     def wrong_call(self, text: str) -> None:
@@ -162,7 +195,7 @@ class CallExchange(Exchange):
     def end(self) -> None:
         """End a stream."""
         if not self.is_ended:
-            self._last(encode(_DATA, self.stream))
+            self._last(encode(_DATA, self.stream, value=self.connection.load))
 
     def _layout(self, payload: Payload) -> tuple[int, bytes]:
         meta: PayloadMeta | None = payload.meta
@@ -177,7 +210,7 @@ class CallExchange(Exchange):
 class HttpExchange(Exchange):
     """A request from outside, or a websocket."""
 
-    __slots__ = ("_pieces", "_waiter", "body", "has_started", "inbox", "is_websocket", "more")
+    __slots__ = ("_arrival", "_pieces", "_taken", "body", "has_started", "inbox", "is_websocket", "more")
 
     def __init__(self, connection: Carrier, stream: int, body: bytes, *, more: bool) -> None:
         super().__init__(connection, stream, STREAM_WINDOW_BYTES)
@@ -187,9 +220,12 @@ class HttpExchange(Exchange):
         #: True until the last part of the body arrived.
         self.more = more
         #: Body parts or websocket messages that user code has not taken: (data, flags).
-        self.inbox: list[tuple[bytes, int]] = []
+        self.inbox: deque[tuple[bytes, int]] = deque()
         self.has_started = False
-        self._waiter: asyncio.Future[None] | None = None
+        #: Rings when something arrived, or nothing more will.
+        self._arrival = Bell(connection.loop)
+        #: Window bytes that user code has taken and the caller was not told of.
+        self._taken = 0
         #: What is left of a complete answer that is larger than the window.
         self._pieces: memoryview | None = None
 
@@ -199,38 +235,31 @@ class HttpExchange(Exchange):
         self.inbox.append((data, flags))
         if not flags & _MORE:
             self.more = False
-        self._wake_receiver()
-
-    def _wake_receiver(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if flags & _CLOSE:
+            self.is_closed = True
+            self.release()
+        self._arrival.ring()
 
     async def wait_inbox(self) -> bool:
         """Wait for a part or message; False when there will be none."""
         while not self.inbox:
             if self._gone or not self.more:
                 return False
-            self._waiter = self.connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._arrival.wait()
         return True
 
     async def wait_gone(self) -> None:
         """Wait until nobody waits for the answer any more, or it was sent."""
         while not self._gone and not self.is_ended:
-            self._waiter = self.connection.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._arrival.wait()
 
     def take(self) -> tuple[bytes, int]:
         """Return the next part or message and let the caller send as much more."""
-        data, flags = self.inbox.pop(0)
-        if data and self.more:
-            self.connection.send(encode(_CREDIT, self.stream, value=len(data)))
+        data, flags = self.inbox.popleft()
+        self._taken += len(data) + PART_COST_BYTES
+        if self.more and self._taken >= STREAM_WINDOW_BYTES // 4:
+            self.connection.send(encode(_CREDIT, self.stream, value=self._taken))
+            self._taken = 0
         return data, flags
 
     def accept_body(self) -> None:
@@ -238,15 +267,18 @@ class HttpExchange(Exchange):
         self.connection.send(encode(_CREDIT, self.stream, value=STREAM_WINDOW_BYTES))
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the caller has cancelled or is gone."""
-        return self._gone
+    def is_left_open(self) -> bool:
+        """Whether user code has returned although the answer goes on (nothing will end it)."""
+        return not self.is_ended and self._pieces is None
 
     def mark_gone(self) -> None:
-        """Remember that nobody waits; a receiver and a sender wake."""
-        self._gone = True
-        self._wake_receiver()
-        self.release()
+        super().mark_gone()
+        self._arrival.ring()
+
+    def _last(self, frame: bytes) -> None:
+        super()._last(frame)
+        # Whoever waits for the client's disconnect hears of the end.
+        self._arrival.ring()
 
     # ---- the answer
 
@@ -326,7 +358,7 @@ class HttpExchange(Exchange):
         """Send more of an answer or a websocket message; without MORE it is the last."""
         if self.is_ended:
             return
-        frame = encode(_DATA, self.stream, b"", data, flags=flags)
+        frame = encode(_DATA, self.stream, b"", data, flags=flags, value=self.connection.load)
         if flags & _MORE:
             self.window -= len(data)
             self.connection.send(frame)

@@ -195,7 +195,9 @@ class DeploymentHandle:
         Returns:
             A DeploymentResponse, or a DeploymentResponseGenerator with ``stream=True``.
         """
-        runtime = self._runtime or self._bind()
+        runtime = self._runtime
+        if runtime is None or not runtime.is_alive:
+            runtime = self._bind()
         options = self._options
         context = request_context.get()
         if context is not None:
@@ -271,7 +273,7 @@ class DeploymentHandle:
             self._prepare_and_submit(runtime, call, args, kwargs)
 
     def _bind(self) -> Runtime:
-        if self._runtime is None or self._runtime.loop.is_closed():
+        if self._runtime is None or not self._runtime.is_alive:
             self._runtime = current_runtime()
         return self._runtime
 
@@ -288,7 +290,8 @@ class DeploymentHandle:
         """
         runtime = self._bind()
         response = BroadcastResponse(runtime)
-        payload_arguments = (args, kwargs)
+        arguments = (args, kwargs)
+        dump(arguments).close()  # what cannot travel is told here, not on the loop's thread
         meta = CallMeta(method_name, f"{_prefix}{next(_counter):016x}", "", self._app_name)
 
         def send() -> None:
@@ -299,7 +302,7 @@ class DeploymentHandle:
                 return
             calls = []
             for link in list(pool.links):
-                payload = dump(payload_arguments)
+                payload = dump(arguments)
                 one = TargetedCall(msgspec.structs.replace(meta, payload=payload.meta), payload)
                 one.pool = pool
                 calls.append(one)
@@ -333,7 +336,7 @@ class DeploymentHandle:
             selection.outcome.get()
             yield selection
         finally:
-            runtime.call(selection.release)
+            selection.leave()
 
     def dispatch(self, selection: ReplicaSelection, *args: Any, **kwargs: Any) -> DeploymentResponse:
         """Send a request to a replica chosen with `choose_replica`.
@@ -347,10 +350,10 @@ class DeploymentHandle:
                 f"the selection is of deployment {selection.deployment_id!r}, this handle calls "
                 f"{self.deployment_id!r}"
             )
-        selection.use()
         runtime = self._bind()
         options = self._options
         payload = dump((args, kwargs), options.request_serialization)
+        selection.use()
         meta = CallMeta(
             options.method_name,
             f"{_prefix}{next(_counter):016x}",

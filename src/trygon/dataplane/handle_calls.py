@@ -201,12 +201,12 @@ class HandleCall:
     def _load(self, flags: int, head: bytes, body: bytes) -> Any:
         if not head:
             return load(body)
-        meta = _decode_payload_meta(head)
-        value = load(body, meta)
-        if flags & _EXTERNAL and self._link is not None:
-            # Mapped: the replica may give its segment back.
-            self._link.send(encode(_CREDIT, self._stream, flags=_EXTERNAL))
-        return value
+        try:
+            return load(body, _decode_payload_meta(head))
+        finally:
+            if flags & _EXTERNAL and self._link is not None:
+                # Mapped, or of no use: the replica may give its segment back.
+                self._link.send(encode(_CREDIT, self._stream, flags=_EXTERNAL))
 
     def _fail(self, status: int, body: bytes) -> None:
         self._end(None, _error(status, body, self.meta))
@@ -254,7 +254,7 @@ class StreamCall(HandleCall):
                         link.cancel(stream)
                     self._end(None, error)
                 else:
-                    self.items.append((item, len(body) + ITEM_COST_BYTES))
+                    self.items.append((item, _size(head, body) + ITEM_COST_BYTES))
             self._notify()
         elif kind != _CREDIT:
             self._fail(status, body)
@@ -282,6 +282,11 @@ class StreamCall(HandleCall):
         if self._unacknowledged >= ITEM_WINDOW_BYTES // 2 and self._link is not None:
             self._link.send(encode(_CREDIT, self._stream, value=self._unacknowledged))
             self._unacknowledged = 0
+
+
+def _size(head: bytes, body: bytes) -> int:
+    """Bytes of an item, counted as its sender counts them."""
+    return _decode_payload_meta(head).nbytes if head and not body else len(body)
 
 
 def _error(status: int, body: bytes, meta: CallMeta) -> BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
@@ -11,12 +13,19 @@ from trygon.dataplane.messages import ErrorKind, HttpMeta
 from trygon.dataplane.pool import Pool
 from trygon.errors import BackPressureError
 
-__all__ = ["STREAM_WINDOW_BYTES", "HttpCall"]
+__all__ = ["PART_COST_BYTES", "STREAM_WINDOW_BYTES", "HttpCall", "retry_after"]
 
 #: Bytes of one stream that may be under way before the receiver grants more.
 STREAM_WINDOW_BYTES = 256 * 1024
 
+#: What a client is told to wait when a queue is full and the deployment does not say.
+RETRY_AFTER_S = 1.0
+
+#: Counted for each body part or message beside its size, so that empty messages use up the window too.
+PART_COST_BYTES = 256
+
 _MORE = int(FrameFlag.MORE)
+_CLOSE = int(FrameFlag.CLOSE)
 _HTTP = int(FrameKind.HTTP)
 _DATA = int(FrameKind.DATA)
 _RESPONSE = int(FrameKind.RESPONSE)
@@ -32,6 +41,8 @@ class HttpCall:
         "_body",
         "_granted",
         "_head",
+        "_is_closing",
+        "_is_taken",
         "_link",
         "_more",
         "_pool",
@@ -53,7 +64,11 @@ class HttpCall:
         #: Bytes the replica will still take; it grants the first window when it accepts the request.
         self._window = 0
         #: Body parts that wait for the window: (data, flags).
-        self._unsent: list[tuple[bytes, int]] = []
+        self._unsent: deque[tuple[bytes, int]] = deque()
+        #: True once the replica has taken the request and granted a first window.
+        self._is_taken = False
+        #: True once a websocket's close is among the unsent parts.
+        self._is_closing = False
         #: Response bytes handed on and not yet granted to the replica.
         self._granted = 0
 
@@ -62,10 +77,15 @@ class HttpCall:
     def send(self, data: bytes, flags: int) -> bool:
         link = self._link
         if self._window > 0 and link is not None and not self._unsent and not link.is_paused:
-            self._window -= len(data)
+            self._window -= len(data) + PART_COST_BYTES
             link.send(encode(_DATA, self._stream, b"", data, flags=flags))
             return self._window > 0
         self._unsent.append((data, flags))
+        if flags & _CLOSE:
+            # What is before it is bounded, and a handler that never reads must still hear of the close.
+            self._is_closing = True
+            if self._is_taken and self._sink is not None:
+                self._send_waiting(self._sink)
         return False
 
     def grant(self, size: int) -> None:
@@ -104,6 +124,7 @@ class HttpCall:
             sink.on_data(body, flags)
         elif kind == _CREDIT:
             self._window += status
+            self._is_taken = True
             self._send_waiting(sink)
         else:
             self._finish()
@@ -128,7 +149,7 @@ class HttpCall:
         self._finish()
         if sink is not None:
             if isinstance(error, BackPressureError):
-                sink.on_failure(Failure(error.status_code, error.message, error.retry_after_s))
+                sink.on_failure(Failure(error.status_code, error.message, retry_after(error)))
             else:
                 sink.on_failure(Failure(503, str(error)))
 
@@ -144,12 +165,17 @@ class HttpCall:
         if link is None:
             return
         unsent = self._unsent
-        while unsent and self._window > 0 and not link.is_paused:
-            data, flags = unsent.pop(0)
-            self._window -= len(data)
+        while unsent and (self._is_closing or (self._window > 0 and not link.is_paused)):
+            data, flags = unsent.popleft()
+            self._window -= len(data) + PART_COST_BYTES
             link.send(encode(_DATA, self._stream, b"", data, flags=flags))
         if not unsent and self._window > 0 and not link.is_paused:
             sink.on_writable()
+
+
+def retry_after(error: BackPressureError) -> float:
+    """Return the seconds for Retry-After; a full queue always names some."""
+    return RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
 
 
 def _failure(kind: int, payload: bytes) -> Failure:

@@ -12,6 +12,7 @@ __all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
 
 _MORE = int(FrameFlag.MORE)
 _FREED = int(FrameFlag.FREED)
+_EXTERNAL = int(FrameFlag.EXTERNAL)
 _DATA = int(FrameKind.DATA)
 _CREDIT = int(FrameKind.CREDIT)
 _PONG = int(FrameKind.PONG)
@@ -61,8 +62,9 @@ class ReplicaLink(FrameConnection):
     """The connection from this process to one replica.
 
     `ongoing` counts requests sent and not yet finished there; it is exact for this caller.
-    A replica that rejects is full of others' requests: the link is closed to new requests until
-    the replica says that there is room (a CREDIT frame on stream 0), so nobody polls.
+    A replica that rejects is full of others' requests: from then on the link sends one request for each
+    slot that it is told of (a CREDIT frame on stream 0) or that an answer of its own frees, until an
+    answer shows room again. So nobody polls, and a queue is not thrown at one free slot.
     """
 
     __slots__ = (
@@ -70,8 +72,8 @@ class ReplicaLink(FrameConnection):
         "_next_stream",
         "_owner",
         "_streams",
+        "budget",
         "heard",
-        "is_full",
         "is_leaving",
         "is_open",
         "is_suspect",
@@ -94,8 +96,8 @@ class ReplicaLink(FrameConnection):
         #: Slots held by other callers, as of the last answer; the router forgets it bit by bit.
         self.others = 0
         self.is_open = False
-        #: True from a reject until the replica says that it has room.
-        self.is_full = False
+        #: Requests that may be sent after a reject; None is no limit but `max_ongoing`.
+        self.budget: int | None = None
         #: True when the routing table no longer lists the replica: finish and close.
         self.is_leaving = False
         self.is_suspect = False
@@ -112,7 +114,12 @@ class ReplicaLink(FrameConnection):
     @property
     def has_room(self) -> bool:
         """Whether a request may be sent now."""
-        return self.is_open and self.ongoing < self.max_ongoing and not self.is_full and not self.is_leaving
+        return (
+            self.is_open
+            and self.ongoing < self.max_ongoing
+            and (self.budget is None or self.budget > 0)
+            and not self.is_leaving
+        )
 
     # ---- calls
 
@@ -124,6 +131,8 @@ class ReplicaLink(FrameConnection):
         self._streams[stream] = call
         self._holders.add(stream)
         self.ongoing += 1
+        if self.budget is not None:
+            self.budget -= 1
         call.start(self, stream)
 
     def cancel(self, stream: int) -> None:
@@ -166,9 +175,11 @@ class ReplicaLink(FrameConnection):
             call = self._streams.get(stream)
             if not flags & _MORE:
                 self._streams.pop(stream, None)
-                self._free(stream)
+                self._free(stream, value)
             if call is not None:
                 call.on_frame(kind, flags, status, head, body)
+            elif flags & _EXTERNAL:
+                self._acknowledge(stream)
             return
         if kind == _CREDIT:
             if stream:
@@ -176,18 +187,15 @@ class ReplicaLink(FrameConnection):
                 if call is not None:
                     call.on_frame(kind, flags, value, head, body)
             else:
-                self.is_full = False
+                if self.budget is not None:
+                    self.budget += value
                 self._owner.on_room(self)
             return
         if kind == _PONG:
             self.ping_sent_at = 0.0
             return
         if kind == _REJECT:
-            call = self._streams.pop(stream, None)
-            self.is_full = True
-            self._free(stream, announce=False)
-            if call is not None:
-                self._owner.on_rejected(self, call)
+            self._on_reject(stream)
             return
         # RESPONSE, RESULT, ERROR: their load counts this request, as ours does until it is freed.
         others = value - self.ongoing
@@ -195,20 +203,35 @@ class ReplicaLink(FrameConnection):
         if flags & _MORE:
             call = self._streams.get(stream)
             if flags & _FREED:
-                self._free(stream)
+                self._free(stream, value)
         else:
             call = self._streams.pop(stream, None)
-            self._free(stream)
+            self._free(stream, value)
         if call is not None:
             call.on_frame(kind, flags, status, head, body)
+        elif flags & _EXTERNAL:
+            self._acknowledge(stream)
 
-    def _free(self, stream: int, *, announce: bool = True) -> None:
+    def _on_reject(self, stream: int) -> None:
+        call = self._streams.get(stream)
+        self.forget(stream)
+        self.budget = 0
+        if call is not None:
+            self._owner.on_rejected(self, call)
+
+    def _free(self, stream: int, load: int) -> None:
+        """Give back the slot of `stream`; `load` is the replica's at that moment, this request included."""
         holders = self._holders
         if stream in holders:
             holders.remove(stream)
             self.ongoing -= 1
-            if announce:
-                self._owner.on_room(self)
+            if self.budget is not None:
+                self.budget = None if load < self.max_ongoing else self.budget + 1
+            self._owner.on_room(self)
+
+    def _acknowledge(self, stream: int) -> None:
+        """Let the replica give back a segment whose call was cancelled meanwhile."""
+        self.send(encode(FrameKind.CREDIT, stream, flags=FrameFlag.EXTERNAL))
 
     # ---- connection
 

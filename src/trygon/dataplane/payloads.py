@@ -33,6 +33,13 @@ class PayloadMeta(msgspec.Struct, array_like=True, gc=False):
     #: Path of the segment that holds the parts; empty when they are in the body.
     segment: str = ""
     serialization: str = "cloudpickle"
+    #: Identity of the segment, since its path may be used again.
+    segment_id: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all parts."""
+        return sum(self.sizes)
 
 
 class Payload:
@@ -45,6 +52,11 @@ class Payload:
         #: None for the common case: a small pickle.
         self.meta = meta
         self.segment = segment
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the value, wherever its bytes are."""
+        return len(self.body) if self.segment is None else self.meta.nbytes if self.meta is not None else 0
 
     def close(self) -> None:
         """Free the segment, if there is one."""
@@ -72,8 +84,13 @@ def dump(value: Any, serialization: str = "cloudpickle") -> Payload:
     sizes = tuple(part.nbytes for part in parts)
     if sum(sizes) < SEGMENT_THRESHOLD_BYTES:
         return Payload(b"".join(parts), PayloadMeta(sizes, "", serialization))
-    segment = Segment(parts)
-    return Payload(b"", PayloadMeta(sizes, segment.path, serialization), segment)
+    try:
+        segment = Segment(parts)
+    except OSError as error:
+        raise SerializationError(
+            f"cannot send {sum(sizes)} bytes to another process: {error}; free memory or descriptors, or send less"
+        ) from error
+    return Payload(b"", PayloadMeta(sizes, segment.path, serialization, segment.identity), segment)
 
 
 def load(body: bytes, meta: PayloadMeta | None = None) -> Any:
@@ -87,7 +104,7 @@ def load(body: bytes, meta: PayloadMeta | None = None) -> Any:
             return pickle.loads(body)
         if not meta.sizes:
             return _load_other(body, meta.serialization)
-        data = open_segment(meta.segment) if meta.segment else memoryview(bytearray(body))
+        data = open_segment(meta.segment, meta.segment_id) if meta.segment else memoryview(bytearray(body))
         parts, start = [], 0
         for size in meta.sizes:
             parts.append(data[start : start + size])

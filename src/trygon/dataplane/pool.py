@@ -22,7 +22,18 @@ _randbits = random.getrandbits
 class Pool:
     """Sends each request to the best replica with room, or keeps it in order until there is one."""
 
-    __slots__ = ("_connect", "_is_closed", "_on_busy", "_on_orphan", "_targeted", "_targets", "key", "links", "waiting")
+    __slots__ = (
+        "_connect",
+        "_is_closed",
+        "_on_busy",
+        "_on_orphan",
+        "_targeted",
+        "_targets",
+        "key",
+        "links",
+        "returned",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -40,6 +51,8 @@ class Pool:
         self.links: list[ReplicaLink] = []
         #: Requests not started yet, oldest first; never longer than max_queued_requests when that is set.
         self.waiting: OrderedDict[Call, None] = OrderedDict()
+        #: Requests that a replica did not take, in the order of their rejects; they go before `waiting`.
+        self.returned: OrderedDict[Call, None] = OrderedDict()
         #: Requests for one replica only that wait for room there; rare, so a plain list.
         self._targeted: list[tuple[ReplicaLink, Call]] = []
 
@@ -64,7 +77,7 @@ class Pool:
                 link.max_ongoing = targets.max_ongoing_requests
         for link in [link for link in self.links if link.replica_id not in listed]:
             self.links.remove(link)
-            link.leave()
+            self._dismiss(link)
         known = {link.replica_id for link in self.links}
         for target in targets.replicas:
             if target.replica_id not in known:
@@ -77,17 +90,31 @@ class Pool:
         """Leave every replica; return the requests that never started."""
         self._is_closed = True
         for link in self.links:
-            link.leave()
+            self._dismiss(link)
         self.links.clear()
-        left = list(self.waiting)
+        return self._take_waiting()
+
+    def _dismiss(self, link: ReplicaLink) -> None:
+        link.leave()
+        # The others go when they have room, or with the link.
+        if link.transport is None:
+            self._refuse_targeted(link)
+
+    def _refuse_targeted(self, link: ReplicaLink) -> None:
+        lost = [call for target, call in self._targeted if target is link]
+        self._targeted = [entry for entry in self._targeted if entry[0] is not link]
+        for call in lost:
+            call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is gone"))
+
+    def _take_waiting(self) -> list[Call]:
+        left = [*self.returned, *self.waiting]
+        self.returned.clear()
         self.waiting.clear()
         return left
 
     def refuse_waiting(self, error: Exception) -> None:
         """Refuse every waiting request."""
-        left = list(self.waiting)
-        self.waiting.clear()
-        for call in left:
+        for call in self._take_waiting():
             call.on_refused(error)
 
     # ---- requests
@@ -95,7 +122,7 @@ class Pool:
     def submit(self, call: Call) -> None:
         """Start `call` now, let it wait, or refuse it."""
         self._on_busy()
-        if not self.waiting:
+        if not self.waiting and not self.returned:
             link = choose(self.links, _randbits(32))
             if link is not None:
                 link.begin(call)
@@ -106,10 +133,11 @@ class Pool:
                 call.on_refused(DeploymentUnavailableError(targets.unavailable))
                 return
             bound = targets.max_queued_requests
-            if 0 <= bound <= len(self.waiting):
+            queued = len(self.waiting) + len(self.returned)
+            if 0 <= bound <= queued:
                 call.on_refused(
                     BackPressureError(
-                        len(self.waiting),
+                        queued,
                         bound,
                         targets.backpressure_status_code,
                         targets.backpressure_retry_after_s,
@@ -129,17 +157,17 @@ class Pool:
     def withdraw(self, call: Call) -> None:
         """Forget a request that waits; one that does not is left alone."""
         self.waiting.pop(call, None)
+        self.returned.pop(call, None)
         if self._targeted:
             self._targeted = [entry for entry in self._targeted if entry[1] is not call]
 
     def pump(self) -> None:
         """Start waiting requests while there is room."""
-        waiting = self.waiting
-        while waiting:
+        while self.returned or self.waiting:
             link = choose(self.links, _randbits(32))
             if link is None:
                 return
-            call, _ = waiting.popitem(last=False)
+            call, _ = (self.returned or self.waiting).popitem(last=False)
             link.begin(call)
 
     def _pump_targeted(self, link: ReplicaLink) -> None:
@@ -155,13 +183,15 @@ class Pool:
         """Start what waits; a leaving link closes when it is idle."""
         if self._targeted:
             self._pump_targeted(link)
-        if self.waiting:
-            self.pump()
+        # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
+        while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
+            call, _ = (self.returned or self.waiting).popitem(last=False)
+            link.begin(call)
         if link.is_leaving:
             link.close_if_idle()
 
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
-        """Send a rejected request elsewhere; it keeps its place at the head of the queue."""
+        """Send a rejected request elsewhere; it keeps its place before those that were never sent."""
         if getattr(call, "is_targeted", False):
             call.on_moved(self)
             self._targeted.insert(0, (link, call))
@@ -172,18 +202,14 @@ class Pool:
             link.close_if_idle()
             return
         call.on_moved(self)
-        self.waiting[call] = None
-        self.waiting.move_to_end(call, last=False)
+        self.returned[call] = None
         self.pump()
         if link.is_leaving:
             link.close_if_idle()
 
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""
-        lost = [call for target, call in self._targeted if target is link]
-        self._targeted = [entry for entry in self._targeted if entry[0] is not link]
-        for call in lost:
-            call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is gone"))
+        self._refuse_targeted(link)
         if link in self.links and self._targets is not None:
             self.links.remove(link)
             for target in self._targets.replicas:

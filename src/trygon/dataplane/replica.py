@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
@@ -20,6 +21,7 @@ from trygon.dataplane.asgi import HttpChannel, run_http, run_websocket
 from trygon.dataplane.context import RequestContext, request_context
 from trygon.dataplane.exchanges import CallExchange, Exchange, HttpExchange
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.http_call import retry_after
 from trygon.dataplane.messages import CallMeta, ErrorKind, HttpMeta
 from trygon.dataplane.payloads import dump, load
 from trygon.dataplane.requests import HttpRequest, http_scope, websocket_scope
@@ -28,7 +30,13 @@ from trygon.dataplane.segments import Segment
 from trygon.dataplane.task_errors import dump_error
 from trygon.dataplane.transport import FrameConnection
 from trygon.dataplane.user_callable import Method, UserCallable
-from trygon.errors import BackPressureError, DeploymentUnavailableError, SerializationError, ServeError
+from trygon.errors import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaDiedError,
+    SerializationError,
+    ServeError,
+)
 
 __all__ = ["Replica", "ReplicaConnection"]
 
@@ -48,6 +56,9 @@ _REJECT = int(FrameKind.REJECT)
 
 _TEXT_HEAD = b"content-type: text/plain; charset=utf-8\r\n"
 _ERROR_BODY = b"Internal Server Error"
+
+#: A caller that was told of room has sent its request long before; see `Replica._announce_room`.
+ROOM_RETRY_S = 0.005
 
 _decode_http = msgspec.msgpack.Decoder(HttpMeta).decode
 _decode_call = msgspec.msgpack.Decoder(CallMeta).decode
@@ -156,6 +167,7 @@ class Replica:
         self._connections: set[ReplicaConnection] = set()
         #: Callers that were rejected and are told, in turn, when there is room.
         self._rejected: dict[ReplicaConnection, None] = {}
+        self._room_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._server: asyncio.AbstractServer | None = None
 
@@ -249,21 +261,29 @@ class Replica:
             self._check_idle()
 
     def _announce_room(self) -> None:
-        """Tell the caller that was rejected first; one caller for each slot, so that they do not race."""
+        """Tell the caller that was rejected first; one caller for each slot, so that they do not race.
+
+        It may have nothing to send any more, be frozen or gone; so the next one is told when the slot is
+        still free a moment later.
+        """
         connection = next(iter(self._rejected))
         del self._rejected[connection]
         connection.send(encode(_CREDIT, 0, value=1))
+        if self._rejected and self._room_timer is None:
+            self._room_timer = self.loop.call_later(ROOM_RETRY_S, self._announce_again)
+
+    def _announce_again(self) -> None:
+        self._room_timer = None
+        if self._rejected and self.ongoing < self.max_ongoing_requests and not self.is_draining:
+            self._announce_room()
 
     def cancel(self, exchange: Exchange) -> None:
         """End a request that nobody waits for."""
+        exchange.mark_gone()
         if isinstance(exchange, HttpExchange) and exchange.is_websocket:
             # Delivered to user code as a disconnect, as ASGI says.
-            exchange.mark_gone()
             return
-        # Not now: a task that is cancelled before its first step never runs, and would keep its slot.
-        self.loop.call_soon(exchange.on_cancel)
-        if isinstance(exchange, HttpExchange):
-            exchange.mark_gone()
+        exchange.on_cancel()
 
     # ---- HTTP
 
@@ -287,6 +307,8 @@ class Replica:
         request_context.set(context)
         slot = _Slot(self)
         try:
+            if exchange.is_gone:
+                raise asyncio.CancelledError
             app = self.asgi_app
             if meta.is_websocket:
                 await self._serve_websocket(exchange, meta)
@@ -310,6 +332,9 @@ class Replica:
         except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
             self._http_error(exchange, error)
         finally:
+            if exchange.is_left_open:
+                # Returned in the middle of its answer: the client must not wait for the rest.
+                exchange.fail(ErrorKind.TASK, b"")
             slot.leave()
 
     async def _serve_websocket(self, exchange: HttpExchange, meta: HttpMeta) -> None:
@@ -345,13 +370,12 @@ class Replica:
     def _http_error(self, exchange: HttpExchange, error: BaseException) -> None:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, BackPressureError) and not exchange.has_started:
-            head = _TEXT_HEAD
-            if cause.retry_after_s is not None:
-                head += b"retry-after: %d\r\n" % max(1, round(cause.retry_after_s + 0.499))
+            head = _TEXT_HEAD + b"retry-after: %d\r\n" % max(1, math.ceil(retry_after(cause)))
             exchange.respond(cause.status_code, head, cause.message.encode())
             return
-        if isinstance(cause, DeploymentUnavailableError) and not exchange.has_started:
-            exchange.respond(503, _TEXT_HEAD, str(cause).encode())
+        if isinstance(cause, DeploymentUnavailableError | ReplicaDiedError) and not exchange.has_started:
+            status = 502 if isinstance(cause, ReplicaDiedError) else 503
+            exchange.respond(status, _TEXT_HEAD, str(cause).encode())
             return
         logger.error("request failed", exc_info=error)
         if exchange.is_websocket:
@@ -378,6 +402,8 @@ class Replica:
         request_context.set(context)
         slot = _Slot(self)
         try:
+            if exchange.is_gone:
+                raise asyncio.CancelledError
             method = self.user.method(meta.method)
             args, kwargs = load(body, meta.payload)
             if exchange.flags & _STREAM:

@@ -81,6 +81,8 @@ class Router:
         Raises:
             DeploymentUnavailableError: The table lists no such deployment.
         """
+        if self._is_closed:
+            raise DeploymentUnavailableError("the instance that this handle belongs to has ended")
         if revision is not None:
             pool = self._pools.get((app_name, deployment, revision))
             if pool is not None:

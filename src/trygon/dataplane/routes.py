@@ -5,6 +5,8 @@ Longest prefix of whole path segments: "/a" takes "/a" and "/a/b", never "/ab".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from trygon.dataplane.gateway import Failure, ResponseSink, RouteMatch, Upstream
 from trygon.dataplane.http_call import HttpCall
 from trygon.dataplane.messages import HttpMeta
@@ -16,22 +18,27 @@ __all__ = ["RouterGateway", "match_prefix"]
 
 #: Paths whose application is remembered; a scan of all prefixes costs more than the request's parsing.
 MATCH_CACHE_SIZE = 4096
+#: Clients choose paths, so a long one is matched anew instead of kept.
+MAX_CACHED_PATH_CHARS = 256
 
 
-def match_prefix(prefixes: dict[str, RouteMatch], path: str) -> RouteMatch | None:
+def match_prefix(prefixes: dict[str, RouteMatch], lengths: Sequence[int], path: str) -> RouteMatch | None:
     """Return the match with the longest prefix of whole segments of `path`, or None.
 
     Args:
         prefixes: Keys without a trailing slash; "" is the root and takes every path.
+        lengths: The different lengths of the keys, longest first.
         path: Starts with "/".
     """
-    end = len(path)
-    while end > 0:
-        found = prefixes.get(path[:end])
+    size = len(path)
+    for length in lengths:
+        # Only lengths that a prefix has: a path of a thousand slashes costs no more than another.
+        if length < size and length and path[length] != "/":
+            continue
+        found = prefixes.get(path[:length]) if length <= size else None
         if found is not None:
             return found
-        end = path.rfind("/", 0, end)
-    return prefixes.get("")
+    return None
 
 
 class _RefusedUpstream:
@@ -55,12 +62,13 @@ _REFUSED = _RefusedUpstream()
 class RouterGateway:
     """Implements `gateway.Gateway` over a router."""
 
-    __slots__ = ("_cache", "_prefixes", "_root_path", "_router")
+    __slots__ = ("_cache", "_lengths", "_prefixes", "_root_path", "_router")
 
     def __init__(self, router: Router, root_path: str = "") -> None:
         self._router = router
         self._root_path = root_path.rstrip("/")
         self._prefixes: dict[str, RouteMatch] = {}
+        self._lengths: list[int] = []
         self._cache: dict[str, RouteMatch | None] = {}
 
     def apply(self, table: RoutingTable) -> None:
@@ -77,6 +85,7 @@ class RouterGateway:
                     revision=app.revision,
                     access_log=app.access_log,
                 )
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
         self._cache.clear()
 
     # ---- Gateway
@@ -87,10 +96,11 @@ class RouterGateway:
             return cache[path]
         except KeyError:
             pass
-        found = match_prefix(self._prefixes, path)
-        if len(cache) >= MATCH_CACHE_SIZE:
-            cache.clear()
-        cache[path] = found
+        found = match_prefix(self._prefixes, self._lengths, path)
+        if len(path) <= MAX_CACHED_PATH_CHARS:
+            if len(cache) >= MATCH_CACHE_SIZE:
+                cache.clear()
+            cache[path] = found
         return found
 
     def routes(self) -> dict[str, str]:

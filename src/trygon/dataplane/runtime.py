@@ -6,7 +6,9 @@ A replica has one on its own loop, a script or notebook one on a background thre
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -20,7 +22,7 @@ __all__ = ["Runtime", "current_runtime", "set_default_runtime", "use_runtime"]
 class Runtime:
     """A router, the loop it lives on, and the application and revision that calls are made for."""
 
-    __slots__ = ("_tasks", "_thread", "app_name", "loop", "revision", "router")
+    __slots__ = ("__weakref__", "_tasks", "_thread", "app_name", "is_alive", "loop", "revision", "router")
 
     def __init__(
         self,
@@ -37,7 +39,10 @@ class Runtime:
         self.app_name = app_name
         #: Siblings of this revision are preferred, so that a new parent never calls an old child.
         self.revision = revision
+        #: False once its loop is of no use: the instance ended, or this process is a fork of the one that made it.
+        self.is_alive = True
         self._thread = threading.get_ident()
+        _runtimes.add(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -66,6 +71,16 @@ class Runtime:
         task.add_done_callback(self._tasks.discard)
 
 
+_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _end_all_in_child() -> None:
+    for runtime in _runtimes:
+        runtime.is_alive = False
+
+
+os.register_at_fork(after_in_child=_end_all_in_child)
+
 _default: Runtime | None = None
 _current: ContextVar[Runtime | None] = ContextVar("trygon_runtime", default=None)
 
@@ -88,7 +103,7 @@ def current_runtime() -> Runtime:
         InstanceError: This process is connected to no instance.
     """
     runtime = _current.get() or _default
-    if runtime is None:
+    if runtime is None or not runtime.is_alive:
         raise InstanceError(
             "no instance is running in or connected to this process: call serve.run(app) first"
         )

@@ -24,7 +24,7 @@ HAS_MEMFD = hasattr(os, "memfd_create")
 class Segment:
     """A memory file that holds the parts of one message until `close`."""
 
-    __slots__ = ("_fd", "_path", "path")
+    __slots__ = ("_fd", "_path", "identity", "path")
 
     def __init__(self, parts: Sequence[memoryview], *, portable: bool = not HAS_MEMFD) -> None:
         """Write `parts` one after another.
@@ -33,6 +33,7 @@ class Segment:
             OSError: There is no memory or no descriptor left.
         """
         self._path = ""
+        self._fd = -1
         if portable:
             self._fd, self._path = tempfile.mkstemp(prefix="trygon-")
             #: What the receiver opens.
@@ -41,6 +42,8 @@ class Segment:
             self._fd = os.memfd_create("trygon", os.MFD_CLOEXEC)
             self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
         try:
+            #: Inode: the path alone may name a later segment when this one was closed early.
+            self.identity = os.fstat(self._fd).st_ino
             _write_all(self._fd, parts)
         except BaseException:
             self.close()
@@ -79,14 +82,16 @@ def _write_all(fd: int, parts: Sequence[memoryview]) -> None:
             pieces[0] = pieces[0][written:]
 
 
-def open_segment(path: str) -> memoryview:
+def open_segment(path: str, identity: int) -> memoryview:
     """Map a segment; the bytes are private to this process and writable.
 
     Raises:
-        OSError: The sender is gone.
+        OSError: The sender is gone, or has closed this segment since.
     """
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
+        if os.fstat(fd).st_ino != identity:
+            raise FileNotFoundError("the sender has given up this message")
         return memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
     finally:
         os.close(fd)

@@ -120,6 +120,12 @@ class ReplicaSelection:
             raise ValueError("this replica selection was used or released already; choose again")
         self._is_used = True
 
+    def leave(self) -> None:
+        """Leave the block: a slot that was not used is given back."""
+        if not self._is_used:
+            self._is_used = True
+            self._runtime.call(self._release)
+
     def take(self) -> ReplicaLink | None:
         """Give up the held slot to the request that is about to be sent; on the loop's thread."""
         link = self._link
@@ -128,11 +134,8 @@ class ReplicaSelection:
         self._reservation = None
         return link
 
-    def release(self) -> None:
-        """Give back a slot that was not used; on the loop's thread."""
-        if self._is_used:
-            return
-        self._is_used = True
+    def _release(self) -> None:
+        """Give back the slot; on the loop's thread."""
         if self._link is not None:
             self._link.release_slot()
         elif self.pool is not None and self._reservation is not None:

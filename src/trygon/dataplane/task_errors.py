@@ -14,16 +14,23 @@ from trygon.errors import TaskError
 
 __all__ = ["dump_error", "load_error"]
 
+#: An exception that carries more (a data frame, a request) travels as text: errors are not a channel for data.
+MAX_DUMPED_BYTES = 1024 * 1024
+MAX_TEXT_CHARS = 256 * 1024
+
 
 def dump_error(error: BaseException) -> bytes:
     """Make a user's exception ready to travel; one that does not pickle travels as text."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))[-MAX_TEXT_CHARS:]
     name = type(error).__name__
-    message = _message(error)
+    message = _message(error)[:MAX_TEXT_CHARS]
     try:
         # A trial load here: an exception whose __init__ wants other arguments fails only when rebuilt.
         dumped = cloudpickle.dumps(_without_traceback(error))
-        pickle.loads(dumped)
+        if len(dumped) > MAX_DUMPED_BYTES:
+            dumped = b""
+        else:
+            pickle.loads(dumped)
     except Exception:  # noqa: BLE001 - a user's exception class may do anything
         dumped = b""
     return pickle.dumps((dumped, name, message, text), protocol=5)
@@ -33,21 +40,20 @@ def load_error(data: bytes) -> TaskError:
     """Return what the caller raises: a TaskError that is also of the user's type, if that can be had."""
     dumped, name, message, text = pickle.loads(data)
     cause: BaseException | None = None
-    if dumped:
-        try:
-            loaded = pickle.loads(dumped)
-        except Exception:  # noqa: BLE001 - the class may not be importable in this process
-            loaded = None
-        if isinstance(loaded, BaseException):
-            cause = loaded
-    if isinstance(cause, TaskError):
-        # Raised by a child and passed on: it keeps its first cause and gets the longer traceback.
-        cause.remote_traceback = text
-        return cause
-    if isinstance(cause, Exception):
-        made = _make(cause)
-    else:
-        made = TaskError(f"{name}: {message}")
+    try:
+        cause = pickle.loads(dumped) if dumped else None
+        if isinstance(cause, TaskError):
+            # Raised by a child and passed on: it keeps its first cause and gets the longer traceback.
+            cause.remote_traceback = text
+            return cause
+        if isinstance(cause, Exception):
+            return _complete(_make(cause), cause, text)
+    except Exception:  # noqa: BLE001 - the class may not be importable here, and runs its own code
+        cause = None
+    return _complete(TaskError(f"{name}: {message}"), cause, text)
+
+
+def _complete(made: TaskError, cause: BaseException | None, text: str) -> TaskError:
     made.cause = cause
     made.remote_traceback = text
     return made
@@ -127,7 +133,4 @@ def _make_dual_class(kind: type[Exception]) -> type[TaskError]:
 
 
 def _rebuild(cause: Exception, remote_traceback: str) -> TaskError:
-    made = _make(cause)
-    made.cause = cause
-    made.remote_traceback = remote_traceback
-    return made
+    return _complete(_make(cause), cause, remote_traceback)

@@ -18,7 +18,17 @@ _unpack = HEADER.unpack_from
 class FrameConnection(asyncio.Protocol):
     """Cuts what arrives into frames and sends what leaves; sub-classes say what a frame means."""
 
-    __slots__ = ("_chunks", "_have", "_need", "_tail", "is_paused", "loop", "transport")
+    __slots__ = (
+        "_chunks",
+        "_have",
+        "_is_gathering",
+        "_need",
+        "_out",
+        "_tail",
+        "is_paused",
+        "loop",
+        "transport",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -32,6 +42,9 @@ class FrameConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._have = 0
         self._need = 0
+        #: True from the first frame of a turn to that turn's `_flush`; then frames wait in `_out`.
+        self._is_gathering = False
+        self._out: list[bytes] = []
 
     # ---- what sub-classes do
 
@@ -52,15 +65,28 @@ class FrameConnection(asyncio.Protocol):
     def send(self, frame: bytes) -> None:
         """Send a frame; dropped when the peer is gone.
 
-        Nothing is gathered here: uvloop writes all that was sent in one turn of the loop in one call, and
-        without a turn of delay (gathering here cost a tenth of the throughput and 15 us at one connection).
+        The first frame of a turn of the loop leaves at once, the others of that turn in one write after it:
+        a lone request pays no turn of delay (15 us of 200), and a busy connection not a system call a frame.
         """
-        if self.transport is not None:
+        if self._is_gathering:
+            self._out.append(frame)
+        elif self.transport is not None:
+            self._is_gathering = True
+            self.loop.call_soon(self._flush)
             self.transport.write(frame)
+
+    def _flush(self) -> None:
+        self._is_gathering = False
+        out = self._out
+        if out:
+            if self.transport is not None:
+                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
 
     def close(self) -> None:
         """Send what is queued and close; `on_lost` follows."""
         if self.transport is not None:
+            self._flush()
             self.transport.close()
 
     def abort(self) -> None:

@@ -16,6 +16,10 @@ from trygon.spec.validation import near_names
 __all__ = ["TargetError", "call_app_builder", "import_target", "load_application"]
 
 
+#: Where our own frames are.
+_OWN = __file__.rpartition("graph")[0]
+
+
 class TargetError(ServeError):
     """The application that was named cannot be made; the text is one paragraph for people.
 
@@ -192,6 +196,8 @@ def _short(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """Return the last line of the user's code that `error` went through."""
     frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith(_OWN)
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "no line known"

@@ -52,6 +52,8 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str = ""
     #: Files that the build imported from outside of the Python installation.
     files: tuple[str, ...] = ()
+    #: The process ended without an answer.
+    crashed: bool = False
 
 
 class Build:
@@ -69,8 +71,9 @@ class Build:
             return msgspec.msgpack.decode(data, type=BuildResult)
         except msgspec.DecodeError:
             return BuildResult(
+                crashed=True,
                 error="the process that imports the application ended before it was done; "
-                "perhaps it was killed, or the module ends its process with os._exit"
+                "perhaps it was killed, or the module ends its process with os._exit",
             )
 
     def cancel(self) -> None:
@@ -145,8 +148,8 @@ def _be_template(requests: socket.socket, parent: int) -> NoReturn:
     """Fork a build for each request until the other end closes; ends the process."""
     try:
         # The terminal's Ctrl-C reaches the whole group; the program decides what it means.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         # Nobody waits for builds: their pipes tell how they ended.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         from trygon.engine.platform import Platform
@@ -186,8 +189,8 @@ def _import_what_builds_need() -> None:
 def _be_build(request: BuildRequest, result_fd: int) -> NoReturn:
     try:
         # A build that is interrupted says nothing: the program that asked for it does.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         # Two saves within a second look the same to the cache of byte code.
         sys.dont_write_bytecode = True
         _show_warnings_plainly()

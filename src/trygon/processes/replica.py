@@ -104,9 +104,7 @@ class _Life:
         if self._owns_process:
             set_default_runtime(runtime)
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(
-                    number, self._leave, self._launch.options.graceful_shutdown_timeout_s
-                )
+                self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
         await self._link.open()
         try:
             if await self._start():
@@ -229,6 +227,15 @@ class _Life:
             error = _user_traceback(problem)
             logger.error("reconfigure failed:\n%s", error)
         self._link.send(ReconfigureDone(replica_id=self._launch.replica_id, error=error))
+
+    def _on_signal(self, name: str) -> None:
+        """Leave as if told by the controller, which must know: callers leave when it unlists this replica."""
+        self._link.announce(
+            ReplicaUnhealthy(
+                replica_id=self._launch.replica_id, error=f"the replica was asked to end by {name}"
+            )
+        )
+        self._leave(self._launch.options.graceful_shutdown_timeout_s)
 
     def _metric_tags(self) -> dict[str, str]:
         launch = self._launch

@@ -59,10 +59,19 @@ class Session:
         table = self.instance.link.table
         if table is not None:
             router.apply(table)
-        return Runtime(self._thread.loop, router)
+        runtime = Runtime(self._thread.loop, router)
+
+        def end() -> None:
+            # Calls would else wait for replicas that will never come back.
+            runtime.is_alive = False
+            runtime.spawn(router.close())
+
+        self.instance.on_gone.append(end)
+        return runtime
 
     def close(self) -> None:
         """Drop the connection; an attached instance that this process started ends."""
+        self.runtime.is_alive = False
         if self._tail is not None:
             self._tail.stop()
             self._tail = None

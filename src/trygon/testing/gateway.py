@@ -4,7 +4,7 @@
 
 Routes: ``/`` answers a constant; ``/echo`` the request's own body; ``/meta`` what arrived, as JSON;
 ``/stream?n=10&size=100`` a stream under credit; ``/pipe`` the body, piece by piece; ``/status?code=204``;
-``/slow?s=0.5`` waits; ``/hold`` waits for `FakeGateway.release`; ``/fail?status=503`` fails;
+``/slow?ms=500`` waits; ``/hold`` waits for `FakeGateway.release`; ``/fail?status=503`` fails;
 ``/ws`` echoes messages; ``/wsdeny`` refuses a handshake.
 """
 
@@ -121,15 +121,16 @@ class FakeGateway:
 
     Args:
         prefix: Route prefix of the one application; None is "no routes yet".
+        keep: Requests remembered in `opened`.
         defer: Answer in the next turn of the loop, as a real gateway does, instead of inside `open`.
     """
 
-    def __init__(self, *, prefix: str | None = "/", defer: bool = False) -> None:
+    def __init__(self, *, prefix: str | None = "/", defer: bool = False, keep: int = 1000) -> None:
         self.prefix = prefix
         self.defer = defer
         self.loop: asyncio.AbstractEventLoop | None = None
         #: The last requests opened, oldest first.
-        self.opened: deque[FakeUpstream] = deque(maxlen=1000)
+        self.opened: deque[FakeUpstream] = deque(maxlen=keep)
         self.num_opened = 0
         self.num_cancelled = 0
         self.held: list[FakeUpstream] = []
@@ -186,6 +187,12 @@ class FakeGateway:
                 upstream.sink.on_response(200, 0, _TYPE, b"released")
 
 
+def _number(query: dict[str, str], name: str, default: int) -> int:
+    """Return a number of a query; nonsense, which fuzzers send, is the default."""
+    text = query.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
+
+
 def _hello(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -> None:
     upstream.sink.on_response(200, 0, _JSON, _HELLO)
 
@@ -198,6 +205,8 @@ def _when_done(upstream: FakeUpstream, answer: Callable[[], None]) -> None:
     def handle(upstream: FakeUpstream, data: bytes, flags: int) -> None:
         upstream.body += data
         if upstream.done:
+            # The handler refers to the upstream: a fuzzed server must not depend on the garbage collector.
+            upstream.handler = _nothing
             answer()
 
     upstream.handler = handle
@@ -236,15 +245,15 @@ def _meta(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -
 
 
 def _stream(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -> None:
-    left = int(query.get("n", "10"))
-    part = b"x" * int(query.get("size", "100"))
+    left = _number(query, "n", 10)
+    part = b"x" * _number(query, "size", 100)
     head = _TYPE
     flags = _MORE
     if "length" in query:
-        head += b"content-length: %d\r\n" % int(query["length"])
+        head += b"content-length: %d\r\n" % _number(query, "length", 0)
         flags |= _LENGTH
     # The first part comes with the head, as from a replica.
-    upstream.sink.on_response(int(query.get("status", "200")), flags, head, b"")
+    upstream.sink.on_response(_number(query, "status", 200), flags, head, b"")
     running = False
 
     def push() -> None:
@@ -255,6 +264,8 @@ def _stream(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str])
         while left > 0 and upstream.credit > 0 and not upstream.cancelled:
             left -= 1
             upstream.credit -= len(part)
+            if not left:
+                upstream.on_credit = None
             upstream.sink.on_data(part, _MORE if left else 0)
         running = False
 
@@ -262,6 +273,7 @@ def _stream(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str])
     if left:
         push()
     else:
+        upstream.on_credit = None
         upstream.sink.on_data(b"", 0)
 
 
@@ -282,8 +294,8 @@ def _status(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str])
     body = query.get("body", "").encode()
     head, flags = _TYPE, 0
     if "length" in query:
-        head, flags = head + b"content-length: %d\r\n" % int(query["length"]), _LENGTH
-    upstream.sink.on_response(int(query.get("code", "200")), flags, head, body)
+        head, flags = head + b"content-length: %d\r\n" % _number(query, "length", 0), _LENGTH
+    upstream.sink.on_response(_number(query, "code", 200), flags, head, body)
 
 
 def _slow(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -> None:
@@ -291,7 +303,7 @@ def _slow(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -
         if not upstream.cancelled:
             upstream.sink.on_response(200, 0, _TYPE, b"slow")
 
-    asyncio.get_running_loop().call_later(float(query.get("s", "0.1")), answer)
+    asyncio.get_running_loop().call_later(_number(query, "ms", 100) / 1000, answer)
 
 
 def _hold(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -> None:
@@ -306,7 +318,9 @@ def _fail(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -
         upstream.sink.on_response(200, _MORE, _TYPE, b"begun")
     upstream.sink.on_failure(
         Failure(
-            int(query.get("status", "500")), query.get("reason", "failed"), float(retry) if retry else None
+            _number(query, "status", 500),
+            query.get("reason", "failed"),
+            _number(query, "retry", 1) if retry else None,
         )
     )
 
@@ -318,8 +332,9 @@ def _ws(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -> 
 
     def handle(upstream: FakeUpstream, data: bytes, flags: int) -> None:
         if flags & _CLOSE:
-            return
-        if data == b"close please":
+            upstream.handler = _nothing
+            upstream.sink.on_data(b"", 0)
+        elif data == b"close please":
             upstream.sink.on_data((3001).to_bytes(2, "big") + b"as asked", _CLOSE)
         elif data == b"fail please":
             upstream.sink.on_failure(Failure(500, "failed"))
@@ -370,7 +385,7 @@ def main(argv: list[str] | None = None) -> None:
     async def serve() -> None:
         sock = socket.create_server((args.host, args.port), backlog=4096)
         loop = asyncio.get_running_loop()
-        server = HttpServer(sock, FakeGateway(defer=args.defer), settings, loop=loop)
+        server = HttpServer(sock, FakeGateway(defer=args.defer, keep=0), settings, loop=loop)
         server.start()
         sys.stdout.write("listening on %s:%d\n" % sock.getsockname()[:2])
         sys.stdout.flush()

@@ -12,19 +12,35 @@ from trygon import serve
 from trygon.serve.handle import DeploymentHandle
 
 
+@serve.deployment(max_ongoing_requests=1000)
+class Keeper(Doors):
+    """Keeps the doors, so that they can be opened while every slot of `Limited` is taken."""
+
+
 @serve.deployment(max_ongoing_requests=3)
-class Limited(Doors):
+class Limited:
     """Remembers which requests it began, in order."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, keeper: DeploymentHandle) -> None:
+        self.keeper = keeper
         self.order: list[Any] = []
         self.ongoing = 0
         self.most = 0
+        self.waiting = 0
 
     async def __call__(self, request: Any = None) -> str:
         door = request.query_params["door"] if isinstance(request, Request) else request
         return await self.wait(door)
+
+    async def wait(self, door: str) -> str:
+        self.waiting += 1
+        try:
+            return str(await self.keeper.wait.remote(door))
+        finally:
+            self.waiting -= 1
+
+    def wait_in_thread(self, door: str) -> str:
+        return str(self.keeper.wait_in_thread.remote(door).result(timeout_s=30))
 
     async def step(self, name: Any = None) -> str:
         """Take one turn of the loop or a few, counting who else is here."""
@@ -37,7 +53,27 @@ class Limited(Doors):
         return serve.get_replica_context().replica_tag
 
     async def seen(self) -> dict[str, Any]:
-        return {"order": self.order, "most": self.most, "left": self.ongoing}
+        return {"order": self.order, "most": self.most, "left": self.ongoing, "waiting": self.waiting}
+
+
+@serve.deployment
+class Blocking(Doors):
+    """Has its doors inside, for what blocks a thread of the replica itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ongoing = 0
+        self.most = 0
+
+    async def step(self) -> None:
+        self.ongoing += 1
+        self.most = max(self.most, self.ongoing)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.ongoing -= 1
+
+    async def most_steps(self) -> int:
+        return self.most
 
 
 @serve.deployment(max_ongoing_requests=1000)

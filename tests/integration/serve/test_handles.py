@@ -202,7 +202,11 @@ def test_exceptions_keep_their_arguments_and_attributes(calls: DeploymentHandle)
 
 
 def test_exceptions_that_cannot_travel_come_as_text(calls: DeploymentHandle) -> None:
-    for kind, text in (("unpicklable", "Unpicklable: holds a lock"), ("odd", "OddInit: odd"), ("base", "odd one")):
+    for kind, text in (
+        ("unpicklable", "Unpicklable: holds a lock"),
+        ("odd", "OddInit: odd"),
+        ("base", "odd one"),
+    ):
         with pytest.raises(TaskError, match=text) as caught:
             calls.raises.remote(kind).result(timeout_s=5)
         assert not isinstance(caught.value, OddInit | NotAnException)

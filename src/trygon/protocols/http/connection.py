@@ -56,6 +56,8 @@ class HttpConnection(AnsweringConnection):
             self._cancel()
             self._note(499)
         self._head = None
+        self._body_open = False
+        self._due = self.deadline = FOREVER
         self._drop_body()
         self._parser.clear()
         self._front.connection_closed(self)
@@ -117,6 +119,7 @@ class HttpConnection(AnsweringConnection):
             if self not in front.incomplete:
                 front.idle.pop(self, None)
                 front.incomplete[self] = None
+                self.deadline = FOREVER
                 self._wait_until(front.monotonic() + settings.header_timeout_s)
         elif front.draining:
             self.close()
@@ -168,9 +171,10 @@ class HttpConnection(AnsweringConnection):
         self.phase = Phase.BODY
         self._body = bytearray()
         self._body_mark = 0
+        self._body_due = self._started + front.settings.body_timeout_s
         front.incomplete[self] = None
         front.collecting[self] = None
-        self._wait_until(self._started + front.settings.body_timeout_s)
+        self._wait_until(self._body_due)
         self._keep_body(data)
 
     def _collect_body(self) -> None:
@@ -193,8 +197,6 @@ class HttpConnection(AnsweringConnection):
             self._drop_body()
             front.incomplete.pop(self, None)
             self._body_open = not done
-            if not done:
-                self._wait_until(front.monotonic() + front.settings.body_timeout_s)
             self._dispatch(bytes(body), more=not done)
         elif front.buffered_bytes > front.settings.max_buffered_bytes:
             front.shed_buffered()
@@ -314,6 +316,7 @@ class HttpConnection(AnsweringConnection):
             return None
         self._note(101)
         self.phase = Phase.CLOSED
+        self.deadline = FOREVER
         self._resume_reading()
         self._front.session_opened(session)
         self._front.connection_closed(self)

@@ -46,6 +46,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "_server_address",
         "_transport",
         "_visit",
+        "_write_due",
         "_write_mark",
         "_write_paused",
         "_written_paused",
@@ -54,6 +55,7 @@ class ConnectionLifetime(asyncio.Protocol):
         # per request
         "_begun",
         "_body",
+        "_body_due",
         "_body_mark",
         "_body_open",
         "_body_size",
@@ -90,9 +92,10 @@ class ConnectionLifetime(asyncio.Protocol):
         self._advancing = False
         self._read_paused = False
         self._write_paused = False
-        #: While writing is paused: size of the write buffer at the last look, and bytes written since.
+        #: While writing is paused: size of the write buffer at the last look, bytes written since, the next look.
         self._write_mark = 0
         self._written_paused = 0
+        self._write_due = 0.0
         self._lingered = 0
 
         #: None between requests.
@@ -111,7 +114,9 @@ class ConnectionLifetime(asyncio.Protocol):
         #: A small body being collected.
         self._body: bytearray | None = None
         self._body_size = 0
+        #: Size at the last look, and when the next one is due.
         self._body_mark = 0
+        self._body_due = 0.0
         #: The upstream takes no more body for now.
         self._send_blocked = False
         #: The answer's head has been written.
@@ -153,32 +158,46 @@ class ConnectionLifetime(asyncio.Protocol):
             return
         self.deadline = FOREVER
         phase = self.phase
-        if phase is Phase.CLOSING or self._write_paused:
-            if self._is_write_stuck():
+        if phase is Phase.CLOSING:
+            if not self._transport.get_write_buffer_size() or self._is_write_stuck(now):
+                self._transport.abort()
+        elif self._write_paused:
+            if self._is_write_stuck(now):
                 self._transport.abort()
                 return
-            self._wait_until(now + self._front.settings.write_timeout_s)
         elif phase is Phase.IDLE:
             self._expire()
-        if self._body_open and (phase is Phase.BODY or phase is Phase.ACTIVE):
+        if self._body_open:
             self._check_body_progress(now)
 
-    def _is_write_stuck(self) -> bool:
-        """Tell whether the client took nothing since the last look."""
-        size = self._transport.get_write_buffer_size()
-        stuck = size >= self._write_mark + self._written_paused
-        self._write_mark = size
+    def _is_write_stuck(self, now: float) -> bool:
+        """Tell whether the client took nothing for as long as it may; if not, look again later."""
+        is_stuck = False
+        if now >= self._write_due:
+            size = self._transport.get_write_buffer_size()
+            is_stuck = size >= self._write_mark + self._written_paused
+            self._mark_writing(now)
+        self._wait_until(self._write_due)
+        return is_stuck
+
+    def _mark_writing(self, now: float) -> None:
+        self._write_mark = self._transport.get_write_buffer_size()
         self._written_paused = 0
-        return stuck
+        self._write_due = now + self._front.settings.write_timeout_s
 
     def _check_body_progress(self, now: float) -> None:
         settings = self._front.settings
-        # While the application takes nothing, the client cannot send.
-        if not self._read_paused and self._body_size - self._body_mark < settings.min_body_bytes:
-            self._refuse(ProtocolError(408, "request body arrives too slowly"))
-            return
+        if now >= self._body_due:
+            # While the application takes nothing, the client cannot send.
+            if not self._read_paused and self._body_size - self._body_mark < settings.min_body_bytes:
+                self._refuse(ProtocolError(408, "request body arrives too slowly"))
+                return
+            self._mark_body(now)
+        self._wait_until(self._body_due)
+
+    def _mark_body(self, now: float) -> None:
         self._body_mark = self._body_size
-        self._wait_until(now + settings.body_timeout_s)
+        self._body_due = now + self._front.settings.body_timeout_s
 
     def _expire(self) -> None:
         """No (complete) head came in time."""
@@ -190,6 +209,7 @@ class ConnectionLifetime(asyncio.Protocol):
             self.close()
 
     def _wait_until(self, deadline: float) -> None:
+        """Be visited at `deadline`, or before it if something else is waited for as well."""
         if deadline < self.deadline:
             self.deadline = deadline
             if deadline < self._visit:
@@ -200,9 +220,8 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._write_mark = self._transport.get_write_buffer_size()
-        self._written_paused = 0
-        self._wait_until(self._front.monotonic() + self._front.settings.write_timeout_s)
+        self._mark_writing(self._front.monotonic())
+        self._wait_until(self._write_due)
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -268,7 +287,7 @@ class ConnectionLifetime(asyncio.Protocol):
         """End the connection once what was written has left."""
         self._end()
         self._transport.close()
-        self._wait_until(self._front.monotonic() + self._front.settings.write_timeout_s)
+        self._wait_until(self._write_due)
 
     def _linger(self) -> None:
         """End the connection, but let the client see the answer although it may still be sending.
@@ -299,8 +318,7 @@ class ConnectionLifetime(asyncio.Protocol):
         self._parser.clear()
         front.idle.pop(self, None)
         front.incomplete.setdefault(self, None)
-        self._write_mark = self._transport.get_write_buffer_size()
-        self._written_paused = 0
+        self._mark_writing(front.monotonic())
 
     def _drop_body(self) -> None:
         if self._body is not None:

@@ -56,9 +56,8 @@ class WebSocketSession(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_connection",
         "_front",
-        "_is_accepted",
+        "_handshake",
         "_is_close_sent",
         "_is_lost",
         "_is_upstream_closed",
@@ -66,7 +65,6 @@ class WebSocketSession(asyncio.Protocol):
         "_pong",
         "_read_paused",
         "_reader",
-        "_refused",
         "_transport",
         "_ungranted",
         "_upstream",
@@ -77,14 +75,12 @@ class WebSocketSession(asyncio.Protocol):
     )
 
     def __init__(self, connection: Handshake, front: Front, transport: asyncio.Transport) -> None:
-        self._connection = connection
+        #: Keeps the transport until an application accepts; None from then on.
+        self._handshake: Handshake | None = connection
         self._front = front
         self._transport = transport
         self._reader = MessageReader(front.settings.max_message_bytes)
         self._upstream: Upstream | None = None
-        self._is_accepted = False
-        #: The application answered with an ordinary response: the connection goes on with HTTP.
-        self._refused = False
         self._is_close_sent = False
         #: The application has closed, has been told of a close, or is gone.
         self._is_upstream_closed = False
@@ -103,10 +99,12 @@ class WebSocketSession(asyncio.Protocol):
     @property
     def is_accepted(self) -> bool:
         """Whether the connection speaks websocket by now."""
-        return self._is_accepted
+        return self._handshake is None
 
     def attach(self, upstream: Upstream) -> None:
         """Take the upstream, when the application accepted before `Gateway.open` returned."""
+        if self._is_upstream_closed:
+            return
         self._upstream = upstream
         if self._ungranted and not self._write_paused:
             self._grant(0)
@@ -116,17 +114,17 @@ class WebSocketSession(asyncio.Protocol):
     # ---- the application's side
 
     def on_response(self, status: int, flags: int, head: bytes, body: bytes) -> None:
-        if self._is_accepted:
+        handshake = self._handshake
+        if handshake is None:
             return
         if not flags & _UPGRADE:
-            self._refused = True
-            self._connection.on_response(status, flags, head, body)
+            handshake.on_response(status, flags, head, body)
             return
-        accepted = self._connection.begin_websocket(self)
+        accepted = handshake.begin_websocket(self)
         if accepted is None:
             return
         rest, upstream, key, request_id = accepted
-        self._is_accepted = True
+        self._handshake = None
         self._upstream = upstream
         front = self._front
         self._transport.set_protocol(self)
@@ -151,11 +149,11 @@ class WebSocketSession(asyncio.Protocol):
                 self._receive(b"")
 
     def on_data(self, data: bytes, flags: int) -> None:
-        if self._refused:
-            self._connection.on_data(data, flags)
+        if self._handshake is not None:
+            self._handshake.on_data(data, flags)
             return
         if flags & _CLOSE or not flags & _MORE:
-            self._is_upstream_closed = True
+            self._application_ended()
             code = int.from_bytes(data[:2], "big") if flags & _CLOSE and len(data) >= 2 else CloseCode.NORMAL
             self._send_close(code, data[2:] if flags & _CLOSE else b"")
             return
@@ -176,15 +174,14 @@ class WebSocketSession(asyncio.Protocol):
             self._grant(size)
 
     def on_failure(self, failure: Failure) -> None:
-        if not self._is_accepted:
-            self._refused = True
-            self._connection.on_failure(failure)
+        if self._handshake is not None:
+            self._handshake.on_failure(failure)
             return
-        self._is_upstream_closed = True
+        self._application_ended()
         self._send_close(CloseCode.INTERNAL_ERROR, failure.reason.encode("utf-8", "replace"))
 
     def on_writable(self) -> None:
-        if self._refused:
+        if self._handshake is not None:
             return
         self._resume_reading()
         if self._reader.has_more:
@@ -197,6 +194,11 @@ class WebSocketSession(asyncio.Protocol):
         else:
             self._ungranted = 0
             self._upstream.grant(size)
+
+    def _application_ended(self) -> None:
+        self._is_upstream_closed = True
+        # The upstream holds its sink: let go, so that neither waits for the garbage collector.
+        self._upstream = None
 
     def _tell_application(self, code: int, reason: bytes = b"") -> None:
         """Send the one CLOSE upstream."""
@@ -238,14 +240,15 @@ class WebSocketSession(asyncio.Protocol):
             else:
                 self._transport.write(encode_frame(Opcode.PONG, event.data))
         elif kind == EventKind.CLOSE:
-            self._tell_application(event.code, event.data)
+            # The client first: the application's own end must not become another close.
             if not self._is_close_sent:
                 self._is_close_sent = True
                 self._transport.write(close_frame(event.code, event.data))
+            self._tell_application(event.code, event.data)
             self._close_transport()
         elif kind == EventKind.FAILED:
-            self._tell_application(event.code, event.data)
             self._send_close(event.code, event.data)
+            self._tell_application(event.code, event.data)
 
     def eof_received(self) -> bool:
         return False
@@ -254,6 +257,7 @@ class WebSocketSession(asyncio.Protocol):
         if self._is_lost:
             return
         self._is_lost = True
+        self.deadline = _FOREVER
         self._tell_application(CloseCode.ABNORMAL)
         if self._ungranted:
             self._grant(0)
@@ -278,7 +282,8 @@ class WebSocketSession(asyncio.Protocol):
     def on_deadline(self, now: float) -> None:
         """Ping, or cut a connection that is dead, stuck or does not close; called by the server's sweep."""
         if now < self.deadline:
-            self._front.wheel.add(self, self.deadline)
+            if self.deadline < _FOREVER:
+                self._front.wheel.add(self, self.deadline)
             return
         self.deadline = _FOREVER
         settings = self._front.settings
@@ -302,8 +307,8 @@ class WebSocketSession(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close both sides: the server goes away."""
-        self._tell_application(CloseCode.SERVICE_RESTART)
         self._send_close(CloseCode.SERVICE_RESTART, b"")
+        self._tell_application(CloseCode.SERVICE_RESTART)
 
     def abort(self) -> None:
         """End the connection without waiting for anything."""
