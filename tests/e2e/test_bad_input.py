@@ -90,6 +90,7 @@ parts.append(circle)
     "leaves.py": "import sys\n\nsys.exit(4)\n",
     "option.py": "from trygon import serve\n\n\n@serve.deployment(num_replicas='many')\nclass X: ...\n\n\napp = X.bind()\n",
     "unknown.py": "from trygon import serve\n\n\n@serve.deployment(num_replica=2)\nclass X: ...\n\n\napp = X.bind()\n",
+    "itself.py": "from trygon import serve\n\nfrom shop import app\n\nserve.run(app)\n",
     "config.yaml": "applications: []\n",
 }
 
@@ -117,6 +118,7 @@ MISTAKES = {
     "module raises": ("raises:app", 1, ["raises.py", "return 1 / 0", "ZeroDivisionError"]),
     "package missing": ("wants:app", 1, ["'torchx_not_there'", "not installed", "wants.py, line 1"]),
     "syntax error": ("torn:app", 1, ["torn.py", "line 1", "def load(:"]),
+    "module runs itself": ("itself:app", 1, ["serve.run is called", "__main__", "itself.py"]),
     "module exits": ("leaves:app", 1, ["SystemExit: 4", "leaves.py, line 3"]),
     "bad option of a deployment": ("option:app", 1, ["num_replicas", "'many'", "option.py, line 4"]),
     "unknown option of a deployment": ("unknown:app", 1, ["'num_replica'", "did you mean 'num_replicas'"]),

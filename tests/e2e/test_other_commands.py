@@ -104,6 +104,25 @@ def test_a_route_that_is_taken_is_refused_and_the_other_serves_on(left: Path) ->
     assert httpx.get(str(described(left)["url"])).text == "hello"
 
 
+def test_a_failed_new_version_leaves_the_old_one_serving(left: Path) -> None:
+    (left / "broken.py").write_text("import hello\napp = hello.Hello.bind(1, 2, 3)\n")
+
+    done = run("run", "broken:app", "--instance", "left", cwd=left)
+
+    assert done.returncode == 1
+    assert "TypeError" in done.stderr
+    assert httpx.get(str(described(left)["url"])).text == "hello"
+
+
+def test_a_failed_application_does_not_stay_in_a_joined_instance(left: Path) -> None:
+    (left / "broken.py").write_text("import hello\napp = hello.Hello.bind(1, 2, 3)\n")
+
+    done = run("run", "broken:app", "--name", "b", "--route-prefix", "/b", "--instance", "left", cwd=left)
+
+    assert done.returncode == 1
+    assert set(described(left)["applications"]) == {"default"}  # type: ignore[call-overload]
+
+
 def test_status_shows_applications_deployments_and_replicas(left: Path) -> None:
     shown = run("status", cwd=left).stdout
 

@@ -16,6 +16,7 @@ __all__ = ["LogView"]
 
 #: The start of a line that one of our own loggers wrote: `LEVEL time ...`, or a JSON object.
 _HEAD = re.compile(r"([A-Z]+|Level \d+) \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} |\{\"levelname\": \"([A-Z]+)\"")
+_ORDINARY = "INFO 2"
 _QUIET_LEVELS = frozenset(("DEBUG", "INFO"))
 _COLOURS = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _PREFIX_COLOURS = ("cyan", "green", "magenta", "blue", "yellow")
@@ -61,7 +62,13 @@ class LogView:
     def take(self, source: LogSource, lines: list[str]) -> None:
         """Show what is worth it of new lines of one file."""
         shown = []
+        is_plain = source.kind in {"replica", "ingress"}
         for number, line in enumerate(lines):
+            if is_plain and line.startswith(_ORDINARY):
+                # Nearly every line of a busy access log.
+                self._hidden.discard(source)
+                shown.append(line)
+                continue
             head = _HEAD.match(line)
             if head is None:
                 if source not in self._hidden:

@@ -43,7 +43,7 @@ _TICK_S = 0.2
 
 
 class _Connected(msgspec.Struct, frozen=True):
-    instance: Any
+    pass
 
 
 class _ConnectFailed(msgspec.Struct, frozen=True):
@@ -106,7 +106,9 @@ class Session:
         self._options = options
         self._report = report
         self._events = events
+        #: Set by the thread that connects.
         self._instance: Instance | None = None
+        self._connector: threading.Thread | None = None
         self._builder: Builder | None = None
         self._build: Build | None = None
         self._tail: LogTail | None = None
@@ -117,7 +119,10 @@ class Session:
         self._spec: ApplicationSpec | None = None
         #: Whether some attempt has been serving.
         self._has_served = False
-        self._is_deployed = False
+        #: The attempt that was deployed last; 0 before.
+        self._deployed = 0
+        #: Whether the joined instance had an application of this name before.
+        self._was_there = False
         #: The signal that asked for the end; 0 before.
         self._stop_number = 0
 
@@ -143,7 +148,7 @@ class Session:
 
         self._builder = Builder()
         self._begin_build()
-        self._spawn(self._connect)
+        self._connector = self._spawn(self._connect)
         if shows_logs:
             from trygon.client.log_tail import LogTail
 
@@ -161,9 +166,10 @@ class Session:
             if self._launched is not None:
                 record = self._launched.wait_ready()
             assert record is not None
-            self._events.put(_Connected(Instance(record, launched=self._launched)))
-        except TrygonError as error:
-            self._events.put(_ConnectFailed(str(error)))
+            self._instance = Instance(record, launched=self._launched)
+            self._events.put(_Connected())
+        except Exception as error:  # noqa: BLE001 - the boundary of a thread: whatever it is, it is told
+            self._events.put(_ConnectFailed(_told(error)))
 
     def _watch(self) -> None:
         from trygon.cli.watch import SourceWatcher
@@ -195,7 +201,6 @@ class Session:
             case int():
                 return self._stop(event)
             case _Connected():
-                self._instance = event.instance
                 self._spawn(self._wait_gone)
                 self._deploy()
             case _ConnectFailed():
@@ -255,19 +260,21 @@ class Session:
     def _deploy(self) -> None:
         """Deploy what is built, when there is an instance to deploy it to."""
         instance, spec, attempt = self._instance, self._spec, self._attempt
-        if instance is None or spec is None:
+        if instance is None or spec is None or self._deployed == attempt:
             return
+        self._deployed = attempt
         self._report.starting(spec)
-        self._is_deployed = True
 
         def deploy() -> None:
             try:
+                if self._launched is None and not self._has_served:
+                    self._was_there = spec.name in instance.status().applications
                 revisions = instance.deploy((spec,))
                 instance.wait_running(
                     revisions, on_progress=lambda _, status: self._events.put(_Progress(attempt, status))
                 )
-            except TrygonError as error:
-                self._events.put(_DeployFailed(attempt, str(error)))
+            except Exception as error:  # noqa: BLE001 - the boundary of a thread: whatever it is, it is told
+                self._events.put(_DeployFailed(attempt, _told(error)))
             else:
                 self._events.put(_Running(attempt))
 
@@ -325,8 +332,6 @@ class Session:
                     self._report.forcing()
                     self._force()
                     return 128 + number
-                case _Connected(instance):
-                    self._instance = instance
                 case _:
                     pass
 
@@ -338,19 +343,21 @@ class Session:
 
     def _end_work(self) -> None:
         """End what this command started: its instance, or its application in an instance that it joined."""
+        if not self._options.blocking and self._connector is not None:
+            # A detached instance has no lifeline to let go of: it has to be told.
+            self._connector.join(_END_SLACK_S)
         instance, grace_s = self._instance, self._options.grace_s
         if self._launched is None:
-            if instance is not None and self._is_deployed and not instance.is_gone:
+            # One that was there before, and that this command has not replaced, is none of its business.
+            is_ours = self._has_served or (self._deployed and not self._was_there)
+            if instance is not None and is_ours and not instance.is_gone:
                 with contextlib.suppress(TrygonError, TimeoutError):
                     instance.delete(self._request.name)
             return
         if instance is not None:
             instance.shutdown(grace_s=grace_s, timeout_s=grace_s + _END_SLACK_S)
             return
-        # It may be anywhere in its start. A signal ends it there; a detached one has no lifeline to let go of.
         self._launched.let_go()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._launched.process.pid, signal.SIGTERM)
         if not self._launched.wait_ended(_END_SLACK_S):
             self._force()
 
@@ -383,8 +390,14 @@ class Session:
         self._report.close()
 
     @staticmethod
-    def _spawn(target: Callable[[], object]) -> None:
-        threading.Thread(target=target, name="trygon-run", daemon=True).start()
+    def _spawn(target: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=target, name="trygon-run", daemon=True)
+        thread.start()
+        return thread
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, TrygonError) else f"{type(error).__name__}: {error}"
 
 
 def _forget_byte_code(path: str) -> None:

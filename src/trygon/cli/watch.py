@@ -30,6 +30,7 @@ class SourceWatcher:
         folders: Watched with everything below them but hidden folders and virtual environments.
         on_change: Called with the sorted paths that were written, added or removed.
         clock: Measures how long a look takes.
+        period_s: Between two looks, unless a look takes long.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class SourceWatcher:
         on_change: Callable[[list[str]], None],
         *,
         clock: Clock | None = None,
+        period_s: float = _PERIOD_S,
     ) -> None:
         self._folders = tuple(folders)
         self._on_change = on_change
         self._clock = clock or RealClock()
+        self._period_s = period_s
         self._files: set[str] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -68,7 +71,7 @@ class SourceWatcher:
                         self._seen[path] = _mark(os.stat(path))
 
     def _run(self) -> None:
-        pause_s = _PERIOD_S
+        pause_s = self._period_s
         while not self._stopped.wait(pause_s):
             begun = self._clock.monotonic()
             changed: set[str] = set()
@@ -78,9 +81,9 @@ class SourceWatcher:
                     return
             if changed:
                 self._on_change(sorted(changed))
-                pause_s = _PERIOD_S
+                pause_s = self._period_s
             else:
-                pause_s = max(_PERIOD_S, _SHARE * (self._clock.monotonic() - begun))
+                pause_s = max(self._period_s, _SHARE * (self._clock.monotonic() - begun))
 
     def _changes(self) -> set[str]:
         with self._lock:

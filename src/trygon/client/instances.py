@@ -19,12 +19,13 @@ from trygon.client.rundir import RunDir, read_record
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 
-__all__ = ["choose", "find", "list_running", "new_name", "place", "prune_states"]
+__all__ = ["check_name", "choose", "find", "list_running", "new_name", "place", "prune_states"]
 
 #: An instance that was locked but has no record yet is being started; this is how long that may take.
 _STARTING_S = 5.0
 _STEP_S = 0.01
 _UNNAMED = re.compile(r"i-[0-9a-f]{8}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}")
 #: Logs of unnamed instances that are kept for a look after the fact.
 _KEPT_STATES = 20
 
@@ -34,8 +35,22 @@ def new_name() -> str:
     return f"i-{os.urandom(4).hex()}"
 
 
+def check_name(name: str) -> None:
+    """Raise InstanceError unless `name` can name an instance: it becomes part of paths."""
+    if _NAME.fullmatch(name) is None:
+        raise InstanceError(
+            f"{name!r} cannot name an instance: 1 to 24 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or a digit"
+        )
+
+
 def place(config: InstanceConfig, name: str) -> InstanceConfig:
-    """Return the configuration of an instance called `name` below the roots that `config` names."""
+    """Return the configuration of an instance called `name` below the roots that `config` names.
+
+    Raises:
+        InstanceError: No instance can have that name.
+    """
+    check_name(name)
     return msgspec.structs.replace(
         config,
         name=name,
@@ -66,7 +81,7 @@ def list_running(runtime_root: Path) -> list[InstanceRecord]:
     """Return the instances that live, by name; directories of dead ones are removed."""
     records = []
     try:
-        paths = sorted(path for path in runtime_root.iterdir() if path.is_dir())
+        paths = sorted(path for path in runtime_root.iterdir() if _NAME.fullmatch(path.name))
     except OSError:
         return []
     for path in paths:
@@ -77,7 +92,12 @@ def list_running(runtime_root: Path) -> list[InstanceRecord]:
 
 
 def find(runtime_root: Path, name: str) -> InstanceRecord | None:
-    """Return a living instance by name, waiting a moment for one that is being started; None without one."""
+    """Return a living instance by name, waiting a moment for one that is being started; None without one.
+
+    Raises:
+        InstanceError: No instance can have that name.
+    """
+    check_name(name)
     path = runtime_root / name
     pause = threading.Event()
     for _ in range(int(_STARTING_S / _STEP_S)):
@@ -107,7 +127,8 @@ def _look(path: Path) -> InstanceRecord | None:
     """Return the record of a living instance; remove what is left of a dead one."""
     if RunDir.is_alive(path):
         return read_record(path)
-    if path.is_dir():
+    # Without a lock it is no instance's, whatever it is.
+    if (path / "lock").is_file() and not path.is_symlink():
         left = RunDir.acquire(path)
         if left is not None:
             left.remove()

@@ -113,7 +113,7 @@ class LogTail:
                 self._read_all()
             self._read_all()
             for file in self._files.values():
-                self._hand_on(file, [file.rest] if file.rest else [])
+                self._hand_on(file, file.rest)
         finally:
             os.close(self._stop_read)
             if self._inotify_fd >= 0:
@@ -180,18 +180,26 @@ class LogTail:
                 raw.seek(file.offset)
                 while data := raw.read(_CHUNK_BYTES):
                     file.offset += len(data)
-                    *lines, file.rest = (file.rest + data).split(b"\n")
+                    data = file.rest + data
+                    end = data.rfind(b"\n") + 1
+                    file.rest = data[end:]
+                    self._hand_on(file, data[:end])
                     if len(file.rest) > _LONGEST_LINE_BYTES:
-                        lines.append(file.rest)
+                        self._hand_on(file, file.rest)
                         file.rest = b""
-                    self._hand_on(file, lines)
         except OSError:
             # It was removed between the look and the read.
             return
 
-    def _hand_on(self, file: _File, lines: list[bytes]) -> None:
-        if lines:
-            self._on_lines(file.source, [_text(line) for line in lines])
+    def _hand_on(self, file: _File, data: bytes) -> None:
+        # All at once: a busy access log has tens of thousands of lines a second.
+        if data:
+            text = data.decode(errors="replace").removesuffix("\n")
+            lines = text.split("\n")
+            if "\r" in text:
+                # Of a progress bar that overwrites itself, the last state counts.
+                lines = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+            self._on_lines(file.source, lines)
 
 
 def source_of(file_name: str) -> LogSource:
@@ -221,8 +229,3 @@ def _start_of_last(path: Path, size: int, count: int) -> int:
         return size
     lines = block.splitlines(keepends=True)
     return size - sum(map(len, lines[max(0, len(lines) - count) :]))
-
-
-def _text(line: bytes) -> str:
-    """Decode a line; of a progress bar that overwrites itself, the last state counts."""
-    return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")

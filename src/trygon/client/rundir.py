@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -20,6 +19,8 @@ __all__ = ["RunDir", "check_private", "check_socket_path", "make_private_dir", "
 MAX_SOCKET_PATH_BYTES = 103
 #: "/" and the longest socket name in the directory.
 _LONGEST_NAME = "/controller.sock"
+#: What instances put into their runtime directory, beside the lock and the record.
+_OWN_SUFFIXES = frozenset((".sock", ".launch"))
 
 
 def make_private_dir(path: Path) -> None:
@@ -125,14 +126,11 @@ class RunDir:
         return False
 
     def clear(self) -> None:
-        """Remove what a dead instance left behind; the lock stays held."""
+        """Remove what a dead instance left behind, and nothing that no instance makes; the lock stays held."""
         with contextlib.suppress(OSError):
             for entry in self.path.iterdir():
-                if entry.name != "lock":
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry, ignore_errors=True)
-                    else:
-                        entry.unlink(missing_ok=True)
+                if entry.name.startswith("instance.json") or entry.suffix in _OWN_SUFFIXES:
+                    entry.unlink(missing_ok=True)
 
     def write_record(self, record: InstanceRecord) -> None:
         """Write instance.json, whole or not at all."""
@@ -143,7 +141,7 @@ class RunDir:
         os.replace(new, self.path / "instance.json")
 
     def remove(self) -> None:
-        """Remove the directory; its lock is let go."""
+        """Remove the directory, unless something foreign is in it; its lock is let go."""
         self.clear()
         with contextlib.suppress(OSError):
             (self.path / "lock").unlink()

@@ -47,6 +47,11 @@ class RequestContext:
         #: Child calls that have not ended, so that cancelling this request cancels them; made when first needed.
         self.children: set[Any] | None = None
 
+    def cancel_children(self) -> None:
+        """Cancel every child call that has not ended."""
+        for call in list(self.children or ()):
+            call.cancel()
+
     def __repr__(self) -> str:
         return f"RequestContext(request_id={self.request_id!r}, route={self.route!r}, app_name={self.app_name!r})"
 

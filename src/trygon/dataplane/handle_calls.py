@@ -152,7 +152,7 @@ class HandleCall:
     def start(self, link: ReplicaLink, stream: int) -> None:
         payload = self.payload
         if payload is None:
-            link.cancel(stream)
+            link.forget(stream)
             return
         self._link = link
         self._stream = stream

@@ -148,6 +148,8 @@ class ReplicaLink(FrameConnection):
         if stream in self._holders:
             self._holders.remove(stream)
             self.ongoing -= 1
+            if self.budget is not None:
+                self.budget += 1
 
     def hold_slot(self) -> None:
         """Count a slot for a request that will come."""

@@ -112,7 +112,7 @@ def load(body: bytes, meta: PayloadMeta | None = None) -> Any:
         if meta.serialization not in ("cloudpickle", "pickle"):
             return _load_other(parts[0], meta.serialization)
         return pickle.loads(parts[0], buffers=parts[1:])
-    except Exception as error:
+    except BaseException as error:
         raise SerializationError(
             f"a value from another process cannot be rebuilt here: {type(error).__name__}: {error}; "
             f"the module that defines it must be importable in every process"

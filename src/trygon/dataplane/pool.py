@@ -128,23 +128,27 @@ class Pool:
                 link.begin(call)
                 return
         targets = self._targets
-        if targets is not None:
-            if targets.unavailable and not self.links:
-                call.on_refused(DeploymentUnavailableError(targets.unavailable))
-                return
-            bound = targets.max_queued_requests
-            queued = len(self.waiting) + len(self.returned)
-            if 0 <= bound <= queued:
-                call.on_refused(
-                    BackPressureError(
-                        queued,
-                        bound,
-                        targets.backpressure_status_code,
-                        targets.backpressure_retry_after_s,
-                    )
-                )
-                return
-        self.waiting[call] = None
+        if targets is not None and targets.unavailable and not self.links:
+            call.on_refused(DeploymentUnavailableError(targets.unavailable))
+            return
+        if not self._is_over_bound(call):
+            self.waiting[call] = None
+
+    def _is_over_bound(self, call: Call) -> bool:
+        """Refuse `call` if the queue is as long as this caller's may be."""
+        targets = self._targets
+        queued = len(self.waiting) + len(self.returned)
+        if targets is None or not 0 <= targets.max_queued_requests <= queued:
+            return False
+        call.on_refused(
+            BackPressureError(
+                queued,
+                targets.max_queued_requests,
+                targets.backpressure_status_code,
+                targets.backpressure_retry_after_s,
+            )
+        )
+        return True
 
     def submit_to(self, link: ReplicaLink, call: Call) -> None:
         """Start `call` on `link` as soon as it has room."""
@@ -200,6 +204,8 @@ class Pool:
             # The reject crossed the table that dropped this revision; nobody would pump its queue again.
             self._on_orphan(self.key, call)
             link.close_if_idle()
+            return
+        if self._is_over_bound(call):
             return
         call.on_moved(self)
         self.returned[call] = None

@@ -14,6 +14,16 @@ __all__ = ["HttpRequest", "http_scope", "websocket_scope"]
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 
+def _headers(meta: HttpMeta) -> list[tuple[bytes, bytes]]:
+    """Return the request's headers with its id among them, also when the ingress made it."""
+    headers = meta.headers
+    for name, _ in headers:
+        if name == b"x-request-id":
+            return headers
+    headers.append((b"x-request-id", meta.request_id.encode()))
+    return headers
+
+
 def http_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI scope of an HTTP request."""
     return {
@@ -28,7 +38,7 @@ def http_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
         "path": meta.path,
         "raw_path": meta.raw_path,
         "query_string": meta.query,
-        "headers": meta.headers,
+        "headers": _headers(meta),
         "state": state.copy(),
     }
 
@@ -52,7 +62,7 @@ def websocket_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
         "path": meta.path,
         "raw_path": meta.raw_path,
         "query_string": meta.query,
-        "headers": meta.headers,
+        "headers": _headers(meta),
         "subprotocols": protocols,
         "state": state.copy(),
         # Lets an application refuse with a response of its own.

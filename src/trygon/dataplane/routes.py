@@ -62,12 +62,14 @@ _REFUSED = _RefusedUpstream()
 class RouterGateway:
     """Implements `gateway.Gateway` over a router."""
 
-    __slots__ = ("_cache", "_lengths", "_prefixes", "_root_path", "_router")
+    __slots__ = ("_cache", "_has_had_routes", "_lengths", "_prefixes", "_root_path", "_router")
 
     def __init__(self, router: Router, root_path: str = "") -> None:
         self._router = router
         self._root_path = root_path.rstrip("/")
         self._prefixes: dict[str, RouteMatch] = {}
+        #: Healthy from the first route on, though every application may be deleted later.
+        self._has_had_routes = False
         self._lengths: list[int] = []
         self._cache: dict[str, RouteMatch | None] = {}
 
@@ -86,6 +88,7 @@ class RouterGateway:
                     access_log=app.access_log,
                 )
         self._lengths = sorted({len(prefix) for prefix in self._prefixes}, reverse=True)
+        self._has_had_routes = self._has_had_routes or bool(self._prefixes)
         self._cache.clear()
 
     # ---- Gateway
@@ -109,7 +112,7 @@ class RouterGateway:
     def health(self) -> tuple[int, str]:
         if not self._router.table.version:
             return 503, "Route table is not populated yet."
-        if not self._prefixes:
+        if not self._has_had_routes:
             return 503, "Route table is not populated yet."
         return 200, "success"
 

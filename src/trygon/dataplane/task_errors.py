@@ -31,7 +31,7 @@ def dump_error(error: BaseException) -> bytes:
             dumped = b""
         else:
             pickle.loads(dumped)
-    except Exception:  # noqa: BLE001 - a user's exception class may do anything
+    except BaseException:  # noqa: BLE001 - a user's exception class may do anything
         dumped = b""
     return pickle.dumps((dumped, name, message, text), protocol=5)
 
@@ -48,7 +48,7 @@ def load_error(data: bytes) -> TaskError:
             return cause
         if isinstance(cause, Exception):
             return _complete(_make(cause), cause, text)
-    except Exception:  # noqa: BLE001 - the class may not be importable here, and runs its own code
+    except BaseException:  # noqa: BLE001 - the class may not be importable here, and runs its own code
         cause = None
     return _complete(TaskError(f"{name}: {message}"), cause, text)
 

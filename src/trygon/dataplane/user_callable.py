@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from trygon.dataplane.slots import Slot
 from trygon.errors import ServeError
 
 __all__ = ["Method", "UserCallable"]
@@ -125,15 +126,42 @@ class UserCallable:
 
     # ---- running
 
-    def submit(
-        self, function: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Future[tuple[Any, BaseException | None]]:
+    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[list[Any]]:
         """Run synchronous code in the request pool, with the context of the caller.
 
-        What it raised is part of the result: futures change some exceptions, and cannot hold others.
+        The result is [value, error]: futures change some exceptions, and cannot hold others.
         """
         context = contextvars.copy_context()
         return self.threads.submit(context.run, _call, function, args, kwargs)
+
+    async def run(self, method: Method, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a method for the request that holds `slot`; return what it returns, a generator included."""
+        if method.is_async:
+            return await method.function(*args, **kwargs)
+        if method.is_generator or method.is_async_generator:
+            return method.function(*args, **kwargs)
+        result = await self.run_in_thread(slot, method.function, *args, **kwargs)
+        if hasattr(result, "__await__"):
+            return await result
+        return result
+
+    async def run_in_thread(self, slot: Slot, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run synchronous code for the request that holds `slot`; cancelling leaves the thread running."""
+        loop = asyncio.get_running_loop()
+        future = slot.working = self.submit(function, *args, **kwargs)
+        try:
+            result, error = await asyncio.wrap_future(future, loop=loop)
+        except asyncio.CancelledError:
+            slot.leave_after_thread(loop)
+            raise
+        slot.working = None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback holds this frame: a cycle would keep the arguments until the collector comes.
+                del error, future
+        return result
 
     async def run_hook(self, name: str, *args: Any) -> Any:
         """Call a hook such as `reconfigure` or `check_health`: async on the loop, sync on a control thread."""
@@ -182,13 +210,11 @@ class UserCallable:
         self._control.shutdown(wait=False, cancel_futures=True)
 
 
-def _call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, BaseException | None]:
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     try:
-        return function(*args, **kwargs), None
+        return [function(*args, **kwargs), None]
     except BaseException as error:  # noqa: BLE001 - raised again by whoever awaits the thread
-        return None, error
+        return [None, error]
 
 
 async def _call_finalizer(

@@ -13,11 +13,13 @@ from trygon.errors import ServeError
 from trygon.graph.deployment import Application, Deployment
 from trygon.spec.validation import near_names
 
-__all__ = ["TargetError", "call_app_builder", "import_target", "load_application"]
+__all__ = ["TargetError", "call_app_builder", "import_target", "is_loading", "load_application"]
 
 
 #: Where our own frames are.
 _OWN = __file__.rpartition("graph")[0]
+#: Calls of `load_application` under way.
+_num_loading = 0
 
 
 class TargetError(ServeError):
@@ -34,6 +36,20 @@ def load_application(import_path: str, args: Mapping[str, Any] | None = None) ->
         TargetError: It cannot be imported, is neither, or is an application and `args` are given.
         TypeError: The builder takes more or fewer than one parameter, or returns something else.
     """
+    global _num_loading
+    _num_loading += 1
+    try:
+        return _load(import_path, args)
+    finally:
+        _num_loading -= 1
+
+
+def is_loading() -> bool:
+    """Return whether user code runs here only to be loaded, so that it must not deploy anything itself."""
+    return _num_loading > 0
+
+
+def _load(import_path: str, args: Mapping[str, Any] | None) -> Application:
     target = import_target(import_path)
     if isinstance(target, Application):
         if args:

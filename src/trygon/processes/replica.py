@@ -17,6 +17,7 @@ from typing import Any
 import uvloop
 
 from trygon.client.link import ControlLink, Notice
+from trygon.clock import RealClock
 from trygon.dataplane.asgi import Lifespan
 from trygon.dataplane.context import request_context
 from trygon.dataplane.replica import Replica
@@ -26,6 +27,7 @@ from trygon.dataplane.runtime import Runtime, set_default_runtime, use_runtime
 from trygon.dataplane.user_callable import UserCallable
 from trygon.graph.asgi import asgi_ingress_of
 from trygon.graph.pickling import loads_definition
+from trygon.observability.access_log import AccessLog
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
 from trygon.observability.user_metrics import set_tag_source
 from trygon.spec.control import (
@@ -47,6 +49,8 @@ logger = logging.getLogger("trygon.replica")
 UNHEALTHY_AFTER = 3
 #: What a request still running at the end of the drain gets to see its cancellation.
 CANCEL_GRACE_S = 0.2
+#: Access log lines are written together, at most this late.
+ACCESS_LOG_PAUSE_S = 0.1
 
 
 def main(launch: ReplicaLaunch) -> None:
@@ -81,9 +85,10 @@ class _Life:
             loop,
             self._user,
             app_name=launch.app_name,
-            deployment=launch.deployment,
             max_ongoing_requests=launch.options.max_ongoing_requests,
         )
+        if owns_process:
+            self._replica.calls.access_log = _access_log(launch, loop)
         self._link = ControlLink(
             launch.controller_address,
             Hello(role="replica", peer_id=launch.replica_id, pid=os.getpid()),
@@ -112,6 +117,8 @@ class _Life:
         finally:
             for task in list(self._tasks):
                 task.cancel()
+            if self._replica.calls.access_log is not None:
+                self._replica.calls.access_log.flush()
             await self._router.close()
             await self._link.close()
 
@@ -167,7 +174,7 @@ class _Life:
         app = await ingress.build(self._user.instance)
         self._lifespan = Lifespan(app)
         await self._lifespan.startup()
-        self._replica.set_asgi_app(app, self._lifespan.state)
+        self._replica.http.set_asgi_app(app, self._lifespan.state)
 
     # ---- serve
 
@@ -275,13 +282,29 @@ def _set_up_logging(launch: ReplicaLaunch) -> None:
             request.request_id, request.route, launch.app_name, launch.deployment, launch.replica_tag
         )
 
-    set_up_logging(
-        Component(
-            kind="replica",
-            name=f"{launch.app_name}_{launch.deployment}",
-            id=launch.replica_tag,
-            context=LogContext("", "", launch.app_name, launch.deployment, launch.replica_tag),
-        ),
-        LogOptions.from_layers(launch.app_logging, launch.options.logging),
-        context=context,
+    set_up_logging(_component(launch), _log_options(launch), context=context)
+
+
+def _component(launch: ReplicaLaunch) -> Component:
+    return Component(
+        kind="replica",
+        name=f"{launch.app_name}_{launch.deployment}",
+        id=launch.replica_tag,
+        context=LogContext("", "", launch.app_name, launch.deployment, launch.replica_tag),
+    )
+
+
+def _log_options(launch: ReplicaLaunch) -> LogOptions:
+    return LogOptions.from_layers(launch.app_logging, launch.options.logging)
+
+
+def _access_log(launch: ReplicaLaunch, loop: asyncio.AbstractEventLoop) -> AccessLog | None:
+    options = _log_options(launch)
+    if not options.writes_access_log:
+        return None
+    return AccessLog(
+        _component(launch),
+        options,
+        wall=RealClock.wall,
+        schedule=lambda flush: loop.call_later(ACCESS_LOG_PAUSE_S, flush),
     )

@@ -15,6 +15,7 @@ from trygon.dataplane.runtime import Runtime, current_runtime
 from trygon.errors import InstanceError, ServeError
 from trygon.graph.build import build_application
 from trygon.graph.deployment import Application, RunTarget
+from trygon.graph.targets import is_loading
 from trygon.serve.schema import ServeStatus
 from trygon.serve.session import (
     Session,
@@ -73,6 +74,7 @@ def start(
         InstanceError: It cannot be started, for example because the port is in use.
         ValueError: An option that cannot be.
     """
+    _refuse_while_loading("serve.start")
     config = _instance_config(proxy_location, http_options, logging_config, kwargs)
     if grpc_options is not None and gRPCOptions.parse(grpc_options).grpc_servicer_functions:
         raise ServeError(
@@ -88,6 +90,16 @@ def start(
         logger.warning(
             "an instance is running already, so the options given to serve.start are ignored; "
             "call serve.shutdown() first to start with others"
+        )
+
+
+def _refuse_while_loading(name: str) -> None:
+    """Refuse to deploy from a module that is only imported: each replica, importing it, would deploy again."""
+    context = current_replica_context()
+    if is_loading() or (context is not None and context.servable_object is None):
+        raise ServeError(
+            f"{name} is called while the module is imported to be served; "
+            'put the call below `if __name__ == "__main__":`'
         )
 
 
@@ -232,6 +244,7 @@ def run_many(
         ValueError: No targets, or two with one name or one route prefix.
         DeployError: One of them cannot be deployed.
     """
+    _refuse_while_loading("serve.run")
     if not targets:
         raise ValueError("run_many needs at least one RunTarget")
     names = [target.name for target in targets]

@@ -61,6 +61,23 @@ class Client:
         await self.send(head.encode() + body)
         return await self.reply()
 
+    async def trickle(self, data: bytes, size: int, every_s: float) -> None:
+        """Send `data` slowly, in parts of `size`: what a slow client does is wait."""
+        for start in range(0, len(data), size):
+            await self.send(data[start : start + size])
+            await asyncio.sleep(every_s)
+
+    async def read_slowly(self, size: int, every_s: float, for_s: float) -> bytes:
+        """Read to the end, slowly for the first `for_s` seconds."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        parts = []
+        while part := await self.reader.read(size):
+            parts.append(part)
+            if loop.time() - start < for_s:
+                await asyncio.sleep(every_s)
+        return b"".join(parts)
+
     async def head(self) -> Reply:
         """Read an answer up to its body."""
         async with asyncio.timeout(DEADLINE_S):

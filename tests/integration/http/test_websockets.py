@@ -230,11 +230,14 @@ async def test_application_that_does_not_read_stops_the_client() -> None:
             pass
 
         assert sent < 300, "the server went on reading"
-        while upstream.unread > 1000:
-            upstream.unread = 0
-            upstream.sink.on_writable()
-            await asyncio.sleep(0.05)
-        await held.until(lambda: len(upstream.messages) >= sent, "the rest")
+
+        def reads_on() -> bool:
+            if upstream.unread > 1000:
+                upstream.unread = 0
+                upstream.sink.on_writable()
+            return len(upstream.messages) >= sent
+
+        await held.until(reads_on, "the rest")
 
 
 async def test_client_that_does_not_read_stops_the_application_and_is_cut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -185,6 +186,13 @@ class Calls(Doors):
         """Change an array in place: what arrives must be the receiver's own."""
         values += 1
         return values
+
+    async def wait_with(self, door: str, value: Any) -> Any:
+        await self.wait(door)
+        return value
+
+    async def pid(self) -> int:
+        return os.getpid()
 
     def sum_of(self, values: Any) -> float:
         return float(values.sum())

@@ -43,6 +43,13 @@ class Doors:
         self.done.append(f"{door}: opened")
         return door
 
+    async def open_later(self, door: str, first: str) -> None:
+        """Open a door when the wait behind another one ends, be it by cancelling."""
+        try:
+            await self.wait(first)
+        finally:
+            await self.open(door)
+
     async def open(self, door: str) -> None:
         """Let everybody behind the door go on, now and later."""
         self._async.setdefault(door, asyncio.Event()).set()

@@ -237,9 +237,8 @@ def test_a_gone_client_cancels_three_hops(url: str, run_app: RunApp) -> None:
     run_app(tall, name="tall", route_prefix="/tall")
     child = serve.get_deployment_handle("Child", "tall")
 
-    with httpx.Client(base_url=url, timeout=10) as client:
-        with pytest.raises(httpx.ReadTimeout):
-            client.get("/tall", params={"door": "http"}, timeout=0.3)
+    with httpx.Client(base_url=url, timeout=0.3) as client, pytest.raises(httpx.ReadTimeout):
+        client.get("/tall", params={"door": "http"})
     wait_until(
         lambda: "http: cancelled" in child.report.remote().result()["done"], "the cancellation of the child"
     )

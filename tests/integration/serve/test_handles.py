@@ -310,11 +310,9 @@ def test_cancel_reaches_async_user_code(calls: DeploymentHandle, how: str) -> No
     response.cancel()
 
     assert response.cancelled()
+    ask = (lambda: response.result(timeout_s=5)) if how == "sync" else lambda: asyncio.run(_await(response))
     with pytest.raises(RequestCancelledError) as caught:
-        if how == "sync":
-            response.result(timeout_s=5)
-        else:
-            asyncio.run(_await(response))
+        ask()
     assert isinstance(caught.value, RayServeException)
     assert response.request_id in str(caught.value)
     wait_until(lambda: f"{door}: cancelled" in done(calls), "the CancelledError in user code")
@@ -406,7 +404,7 @@ def test_a_handle_says_what_it_is(calls: DeploymentHandle) -> None:
 def test_app_and_deployment_handles_are_found_by_name(calls: DeploymentHandle) -> None:
     assert 1 == serve.get_app_handle("calls").echo.remote(1).result()
     assert 1 == serve.get_deployment_handle("Calls", "calls").echo.remote(1).result()
-    with pytest.raises(RayServeException, match="'nothing'.*'calls'"):
+    with pytest.raises(RayServeException, match=r"'nothing'.*'calls'"):
         serve.get_app_handle("nothing")
     with pytest.raises(RayServeException, match="app_name"):
         serve.get_deployment_handle("Calls")

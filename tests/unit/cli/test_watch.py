@@ -21,7 +21,7 @@ def watch(tmp_path: Path) -> Iterator[Watch]:
 
     def start(*files: Path) -> queue.SimpleQueue[list[str]]:
         changes: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        watcher = SourceWatcher([str(tmp_path)], changes.put)
+        watcher = SourceWatcher([str(tmp_path)], changes.put, period_s=0.02)
         watcher.add_files(map(str, files))
         watcher.start()
         watchers.append(watcher)

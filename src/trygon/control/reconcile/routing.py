@@ -19,15 +19,16 @@ def build_table(state: ControllerState, version: int) -> RoutingTable:
     routes = []
     deployments: list[DeploymentTargets] = []
     for _, application in sorted(state.applications.items()):
-        serving = application.serving
-        if serving is not None:
+        # A first revision that failed has a route too: its callers hear why, not that there is no such path.
+        shown = application.serving or (application.target if application.failure else None)
+        if shown is not None:
             routes.append(
                 ApplicationRoute(
                     app_name=application.name,
-                    route_prefix=serving.spec.route_prefix,
-                    ingress=serving.spec.ingress,
-                    revision=serving.number,
-                    access_log=_writes_access_log(serving.spec),
+                    route_prefix=shown.spec.route_prefix,
+                    ingress=shown.spec.ingress,
+                    revision=shown.number,
+                    access_log=_writes_access_log(shown.spec),
                 )
             )
         deployments += _targets(application)

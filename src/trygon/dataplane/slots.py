@@ -1,0 +1,75 @@
+"""The places of a replica's requests: counted over all callers, taken and left exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Slot", "Slots"]
+
+
+class Slots:
+    """At most `limit` requests in work."""
+
+    __slots__ = ("_on_free", "is_ending", "limit", "num_finished", "ongoing")
+
+    def __init__(self, limit: int, on_free: Callable[[], None]) -> None:
+        self.limit = limit
+        self._on_free = on_free
+        #: Requests that hold a slot; 0 <= ongoing <= limit.
+        self.ongoing = 0
+        #: Requests that were answered or failed since the start.
+        self.num_finished = 0
+        #: True once the time to finish ran out: what is cancelled now was not given up by its caller.
+        self.is_ending = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more must be rejected."""
+        return self.ongoing >= self.limit
+
+    def take(self) -> Slot:
+        """Take a place; the caller has looked at `is_full`."""
+        self.ongoing += 1
+        return Slot(self)
+
+    def free(self) -> None:
+        """Give a place back; called by its `Slot`."""
+        self.ongoing -= 1
+        self.num_finished += 1
+        self._on_free()
+
+
+class Slot:
+    """One request's place.
+
+    A thread cannot be stopped: when the request is cancelled while one works for it, its caller is released
+    at once and the place only when the thread returns.
+    """
+
+    __slots__ = ("_is_late", "_is_left", "_slots", "working")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._is_left = False
+        self._is_late = False
+        #: The thread's work for this request, or None when no thread works for it.
+        self.working: Future[Any] | None = None
+
+    def leave_after_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make `leave` wait for the thread that works for the request."""
+        working = self.working
+        if working is not None and not working.cancelled() and not working.done():
+            self._is_late = True
+            working.add_done_callback(lambda _: loop.call_soon_threadsafe(self.leave))
+
+    def leave(self) -> None:
+        """Give the place back; a second call changes nothing."""
+        if self._is_late:
+            self._is_late = False
+            return
+        if not self._is_left:
+            self._is_left = True
+            self._slots.free()
