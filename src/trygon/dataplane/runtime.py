@@ -16,7 +16,7 @@ from typing import Any
 from trygon.dataplane.router import Router
 from trygon.errors import InstanceError
 
-__all__ = ["Runtime", "current_runtime", "set_default_runtime", "use_runtime"]
+__all__ = ["Runtime", "current_runtime", "set_connector", "set_default_runtime", "use_runtime"]
 
 
 class Runtime:
@@ -82,6 +82,7 @@ def _end_all_in_child() -> None:
 os.register_at_fork(after_in_child=_end_all_in_child)
 
 _default: Runtime | None = None
+_connect: Callable[[], Runtime | None] | None = None
 _current: ContextVar[Runtime | None] = ContextVar("trygon_runtime", default=None)
 
 
@@ -89,6 +90,12 @@ def set_default_runtime(runtime: Runtime | None) -> None:
     """Set the runtime of this process, for code that no replica owns."""
     global _default
     _default = runtime
+
+
+def set_connector(connect: Callable[[], Runtime | None]) -> None:
+    """Set what finds a running instance for a process that has no runtime, or a dead one."""
+    global _connect
+    _connect = connect
 
 
 def use_runtime(runtime: Runtime) -> None:
@@ -103,8 +110,11 @@ def current_runtime() -> Runtime:
         InstanceError: This process is connected to no instance.
     """
     runtime = _current.get() or _default
+    if (runtime is None or not runtime.is_alive) and _connect is not None:
+        runtime = _connect()
     if runtime is None or not runtime.is_alive:
         raise InstanceError(
-            "no instance is running in or connected to this process: call serve.run(app) first"
+            "this process is connected to no instance: call serve.run(app) first, or serve.status() to join "
+            "the one that runs"
         )
     return runtime

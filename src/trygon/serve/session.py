@@ -20,9 +20,10 @@ from trygon.client.launch import Launched, begin_launch
 from trygon.client.log_tail import LogSource, LogTail
 from trygon.config import Settings, make_private_dir, read_settings
 from trygon.dataplane.router import Router
-from trygon.dataplane.runtime import Runtime, set_default_runtime
+from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
 from trygon.spec.instance import InstanceConfig
+from trygon.spec.routing import RoutingTable
 
 __all__ = ["Session", "code_location", "connect", "connect_or_start", "current_session", "forget_session"]
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 #: What an attached instance gets to end by itself when its program ends.
 _EXIT_GRACE_S = 3.0
+#: The controller sends the routing table at once; without it calls wait for it instead.
+_FIRST_TABLE_S = 5.0
 
 
 class Session:
@@ -55,10 +58,21 @@ class Session:
 
     async def _make_runtime(self) -> Runtime:
         router = Router(self._thread.loop)
-        self.instance.on_table.append(router.apply)
+        first: asyncio.Future[None] = self._thread.loop.create_future()
+
+        def apply(table: RoutingTable) -> None:
+            router.apply(table)
+            if not first.done():
+                first.set_result(None)
+
+        self.instance.on_table.append(apply)
         table = self.instance.link.table
         if table is not None:
-            router.apply(table)
+            apply(table)
+        # Else a program that joins would be told that the application it asks for does not exist.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_TABLE_S):
+                await first
         runtime = Runtime(self._thread.loop, router)
 
         def end() -> None:
@@ -247,5 +261,12 @@ def _end_at_exit() -> None:
         launched.wait_ended(_EXIT_GRACE_S)
 
 
+def _connected_runtime() -> Runtime | None:
+    """Join the running instance for a handle that finds itself without one, as in a forked child."""
+    session = connect()
+    return session.runtime if session is not None else None
+
+
+set_connector(_connected_runtime)
 os.register_at_fork(after_in_child=_forget_in_child)
 atexit.register(_end_at_exit)

@@ -15,7 +15,7 @@ from trygon.dataplane.gateway import Failure
 from trygon.protocols.http import responses
 from trygon.protocols.http.errors import ProtocolError
 from trygon.protocols.http.head import RequestHead
-from trygon.protocols.http.lifetime import FOREVER, ConnectionLifetime, Phase
+from trygon.protocols.http.lifetime import ACTIVE, FOREVER, IDLE, ConnectionLifetime
 from trygon.protocols.http.responses import LENGTH_LINES
 
 __all__ = ["AnsweringConnection"]
@@ -36,7 +36,7 @@ class AnsweringConnection(ConnectionLifetime):
     __slots__ = ()
 
     def on_response(self, status: int, flags: int, head: bytes, body: bytes) -> None:
-        if self.phase is not Phase.ACTIVE or self._begun:
+        if self.phase is not ACTIVE or self._begun:
             return
         request = cast("RequestHead", self._head)
         if flags & _MORE or request.is_head or status < 200 or status in _NO_BODY or status > 999:
@@ -105,7 +105,7 @@ class AnsweringConnection(ConnectionLifetime):
             self.on_data(body, flags & _MORE)
 
     def on_data(self, data: bytes, flags: int) -> None:
-        if self.phase is not Phase.ACTIVE or not self._begun:
+        if self.phase is not ACTIVE or not self._begun:
             return
         size = len(data)
         more = flags & _MORE
@@ -151,7 +151,7 @@ class AnsweringConnection(ConnectionLifetime):
         return True
 
     def on_failure(self, failure: Failure) -> None:
-        if self.phase is not Phase.ACTIVE:
+        if self.phase is not ACTIVE:
             return
         if self._begun:
             self._cut(failure.status)
@@ -177,7 +177,7 @@ class AnsweringConnection(ConnectionLifetime):
             if self._due < FOREVER:
                 self._front.add_request_deadline(self, self._due)
             return
-        if self.phase is not Phase.ACTIVE:
+        if self.phase is not ACTIVE:
             return
         self._cancel()
         if self._begun:
@@ -197,7 +197,7 @@ class AnsweringConnection(ConnectionLifetime):
             else:
                 self.close()
             return
-        self.phase = Phase.IDLE
+        self.phase = IDLE
         if not self._advancing:
             self._advance()
 
@@ -243,7 +243,7 @@ class AnsweringConnection(ConnectionLifetime):
 
     def _refuse(self, error: ProtocolError, *, lingers: bool = True) -> None:
         """Answer a request that breaks the protocol, and end the connection."""
-        if self.phase is Phase.ACTIVE:
+        if self.phase is ACTIVE:
             self._cancel()
             if self._begun:
                 self._cut(error.status)

@@ -19,7 +19,7 @@ from trygon.protocols.http import responses
 from trygon.protocols.http.answering import AnsweringConnection
 from trygon.protocols.http.errors import ProtocolError
 from trygon.protocols.http.head import RequestHead
-from trygon.protocols.http.lifetime import FOREVER, Phase
+from trygon.protocols.http.lifetime import ACTIVE, BODY, CLOSED, CLOSING, FOREVER, IDLE
 from trygon.protocols.http.own import own_answer
 from trygon.protocols.http.websocket_session import WebSocketSession
 
@@ -49,10 +49,10 @@ class HttpConnection(AnsweringConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         phase = self.phase
-        if phase is Phase.CLOSED:
+        if phase is CLOSED:
             return
-        self.phase = Phase.CLOSED
-        if phase is Phase.ACTIVE:
+        self.phase = CLOSED
+        if phase is ACTIVE:
             self._cancel()
             self._note(499)
         self._head = None
@@ -64,21 +64,21 @@ class HttpConnection(AnsweringConnection):
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
-        if phase is Phase.IDLE:
+        if phase is IDLE:
             self._parser.feed(data)
             if not self._advancing:
                 self._advance()
-        elif phase is Phase.ACTIVE:
+        elif phase is ACTIVE:
             self._parser.feed(data)
             if self._body_open:
                 if not self._send_blocked:
                     self._stream_body()
             elif self._parser.buffered > self._front.settings.max_pipelined_bytes:
                 self._pause_reading()
-        elif phase is Phase.BODY:
+        elif phase is BODY:
             self._parser.feed(data)
             self._collect_body()
-        elif phase is Phase.CLOSING:
+        elif phase is CLOSING:
             self._take_lingering(data)
 
     def eof_received(self) -> bool:
@@ -93,7 +93,7 @@ class HttpConnection(AnsweringConnection):
         self._advancing = True
         taken = 0
         try:
-            while self.phase is Phase.IDLE and not self._write_paused:
+            while self.phase is IDLE and not self._write_paused:
                 if taken == _MAX_PER_TURN:
                     self._pause_reading()
                     self._front.loop.call_soon(self._advance)
@@ -168,7 +168,7 @@ class HttpConnection(AnsweringConnection):
                 self._dispatch(b"", more=False)
                 return
             self._transport.write(responses.CONTINUE)
-        self.phase = Phase.BODY
+        self.phase = BODY
         self._body = bytearray()
         self._body_mark = 0
         self._body_due = self._started + front.settings.body_timeout_s
@@ -217,9 +217,9 @@ class HttpConnection(AnsweringConnection):
         if serial != self._serial or not self._body_open or self._send_blocked:
             return
         self._resume_reading()
-        if self.phase is Phase.BODY:
+        if self.phase is BODY:
             self._collect_body()
-        elif self.phase is Phase.ACTIVE:
+        elif self.phase is ACTIVE:
             self._stream_body()
 
     # ---- handing over
@@ -228,7 +228,7 @@ class HttpConnection(AnsweringConnection):
         """Give the request to its application, or answer it here."""
         front = self._front
         head = cast("RequestHead", self._head)
-        self.phase = Phase.ACTIVE
+        self.phase = ACTIVE
         route = None if head.is_own else front.gateway.match(head.path)
         self._route = route
         if route is None:
@@ -253,7 +253,7 @@ class HttpConnection(AnsweringConnection):
         upstream = front.gateway.open(route, meta, body, more=more, sink=self)
         # The answer may have come inside `open`; then this upstream is over.
         if serial == self._serial:
-            if self.phase is Phase.ACTIVE:
+            if self.phase is ACTIVE:
                 self._adopt(upstream)
             elif self._is_cancelled:
                 upstream.cancel()
@@ -265,7 +265,7 @@ class HttpConnection(AnsweringConnection):
         upstream = self._front.gateway.open(route, meta, b"", more=True, sink=session)
         if session.is_accepted:
             session.attach(upstream)
-        elif serial == self._serial and self.phase is Phase.ACTIVE:
+        elif serial == self._serial and self.phase is ACTIVE:
             self._adopt(upstream)
 
     def _meta(self, head: RequestHead, route: RouteMatch, timeout_s: float) -> HttpMeta:
@@ -312,10 +312,10 @@ class HttpConnection(AnsweringConnection):
             Bytes that came after the handshake, the upstream, the client's key, the request id;
             None when the request is over.
         """
-        if self.phase is not Phase.ACTIVE or self._begun:
+        if self.phase is not ACTIVE or self._begun:
             return None
         self._note(101)
-        self.phase = Phase.CLOSED
+        self.phase = CLOSED
         self.deadline = FOREVER
         self._resume_reading()
         self._front.session_opened(session)
@@ -356,7 +356,7 @@ class HttpConnection(AnsweringConnection):
 
     def on_writable(self) -> None:
         self._send_blocked = False
-        if self.phase is Phase.ACTIVE and self._body_open:
+        if self.phase is ACTIVE and self._body_open:
             self._resume_reading()
             if self._parser.buffered:
                 self._stream_body()

@@ -12,7 +12,7 @@ from trygon.protocols.http.front import Front
 from trygon.protocols.http.head import RequestHead
 from trygon.protocols.http.parser import RequestParser
 
-__all__ = ["FOREVER", "ConnectionLifetime", "Phase"]
+__all__ = ["ACTIVE", "BODY", "CLOSED", "CLOSING", "FOREVER", "IDLE", "ConnectionLifetime", "Phase"]
 
 FOREVER: Final = float("inf")
 #: After a final answer the client may go on sending for so long and so much, so that it sees the answer
@@ -29,6 +29,14 @@ class Phase(IntEnum):
     ACTIVE = 2  #: an application, or the rest of a large body
     CLOSING = 3  #: the client, to take the last answer
     CLOSED = 4
+
+
+#: The members as globals: reading one from its class costs 0.1 us in Python 3.11, ten times a request.
+IDLE: Final = Phase.IDLE
+BODY: Final = Phase.BODY
+ACTIVE: Final = Phase.ACTIVE
+CLOSING: Final = Phase.CLOSING
+CLOSED: Final = Phase.CLOSED
 
 
 class ConnectionLifetime(asyncio.Protocol):
@@ -83,7 +91,7 @@ class ConnectionLifetime(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", None)
         self._client: tuple[str, int] | None = None
         self._server_address: tuple[str, int] | None = None
-        self.phase = Phase.IDLE
+        self.phase: Phase = IDLE
         #: Monotonic time at which `on_deadline` has something to do.
         self.deadline = FOREVER
         #: When the sweep comes by next; a deadline before it must be told to the wheel.
@@ -158,14 +166,14 @@ class ConnectionLifetime(asyncio.Protocol):
             return
         self.deadline = FOREVER
         phase = self.phase
-        if phase is Phase.CLOSING:
+        if phase is CLOSING:
             if not self._transport.get_write_buffer_size() or self._is_write_stuck(now):
                 self._transport.abort()
         elif self._write_paused:
             if self._is_write_stuck(now):
                 self._transport.abort()
                 return
-        elif phase is Phase.IDLE:
+        elif phase is IDLE:
             self._expire()
         if self._body_open:
             self._check_body_progress(now)
@@ -232,12 +240,12 @@ class ConnectionLifetime(asyncio.Protocol):
         """The client reads again."""
         if self._write_paused:
             return
-        if self.phase is Phase.ACTIVE:
+        if self.phase is ACTIVE:
             ungranted = self._ungranted
             if ungranted and self._upstream is not None:
                 self._ungranted = 0
                 self._upstream.grant(ungranted)
-        elif self.phase is Phase.IDLE:
+        elif self.phase is IDLE:
             self._advance()
 
     def _pause_reading(self) -> None:
@@ -255,9 +263,9 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def shed(self) -> None:
         """Make room: end a connection that has no complete request in work."""
-        if self.phase is Phase.IDLE:
+        if self.phase is IDLE:
             self.close()
-        elif self.phase is Phase.BODY:
+        elif self.phase is BODY:
             self._refuse(
                 ProtocolError(503, "too many requests at once", b"retry-after: 1\r\n"), lingers=False
             )
@@ -270,7 +278,7 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def drain(self) -> None:
         """Take no more requests: end now, or after the request in work."""
-        if self.phase is not Phase.IDLE:
+        if self.phase is not IDLE:
             if not self._begun:
                 self._close_after = True
         elif self._serial and not self._parser.buffered:
@@ -311,7 +319,7 @@ class ConnectionLifetime(asyncio.Protocol):
 
     def _end(self) -> None:
         front = self._front
-        self.phase = Phase.CLOSING
+        self.phase = CLOSING
         self._body_open = False
         self._due = self.deadline = FOREVER
         self._drop_body()

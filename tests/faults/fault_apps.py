@@ -1,0 +1,86 @@
+"""Deployments that can be frozen, killed and blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from tests.integration.serve.doors import Doors
+from trygon import serve
+from trygon.serve.handle import DeploymentHandle
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Victim(Doors):
+    """Answers with its pid; waits, blocks or dies when asked."""
+
+    async def __call__(self, request: Any = None) -> Any:
+        query = request.query_params if isinstance(request, Request) else {}
+        if door := query.get("door"):
+            await self.wait(door)
+        if "die" in query:
+            os._exit(9)
+        if "stream" in query:
+            return StreamingResponse(self._stream())
+        return os.getpid()
+
+    async def _stream(self) -> Any:
+        yield b"begun"
+        await self.wait("stream")
+        yield b"never"
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    def pid_sync(self) -> int:
+        return os.getpid()
+
+    async def items(self) -> Any:
+        yield os.getpid()
+        await self.wait("items")
+
+    async def die(self) -> None:
+        os._exit(9)
+
+    async def block(self, path: str) -> int:
+        """Block the loop until a file appears: no call can open this door."""
+        _until_exists(path)
+        return os.getpid()
+
+    def block_sync(self, path: str) -> int:
+        """Block a thread of the pool until a file appears."""
+        _until_exists(path)
+        return os.getpid()
+
+
+def _until_exists(path: str) -> None:
+    pause = threading.Event()
+    while not os.path.exists(path):
+        pause.wait(0.02)
+
+
+@serve.deployment(max_ongoing_requests=50)
+class Front:
+    """Stands before a victim."""
+
+    def __init__(self, victim: DeploymentHandle) -> None:
+        self.victim = victim
+
+    async def __call__(self, request: Request) -> Any:
+        return await self.victim.remote()
+
+    async def caught(self) -> str:
+        try:
+            await self.victim.die.remote()
+        except Exception as error:
+            return type(error).__name__
+        return "nothing"
+
+    async def many(self, count: int) -> list[Any]:
+        calls = [self.victim.pid.remote() for _ in range(count)]
+        return [type(one).__name__ for one in await asyncio.gather(*calls, return_exceptions=True)]
