@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from typing import Any
 
 from starlette.requests import Request
@@ -84,3 +86,14 @@ class Front:
     async def many(self, count: int) -> list[Any]:
         calls = [self.victim.pid.remote() for _ in range(count)]
         return [type(one).__name__ for one in await asyncio.gather(*calls, return_exceptions=True)]
+
+
+def wait_until_stuck(threads: Executor, ask: Callable[[], Any]) -> Future[Any]:
+    """Ask until one answer does not come: from then on the asked replica is suspect to this caller."""
+    for _ in range(100):
+        asked = threads.submit(ask)
+        try:
+            asked.result(1.0)
+        except TimeoutError:
+            return asked
+    raise AssertionError("every request was answered: none met the replica that does not answer")

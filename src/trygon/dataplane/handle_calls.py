@@ -102,7 +102,13 @@ class Outcome:
         gate = threading.Lock()
         gate.acquire()
         self.when_done(gate.release)
-        return gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0))
+        if gate.acquire(timeout=-1 if timeout_s is None else max(timeout_s, 0.0)):
+            return True
+        with self._lock:
+            # Whoever polls must not leave a callback behind each time.
+            if gate.release in self._callbacks:
+                self._callbacks.remove(gate.release)
+        return self.is_done
 
     def get(self) -> Any:
         """Return the value or raise the error; only when done."""

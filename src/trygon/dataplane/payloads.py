@@ -13,7 +13,7 @@ from typing import Any
 import cloudpickle
 import msgspec
 
-from trygon.dataplane.segments import Segment, open_segment
+from trygon.dataplane.segments import Segment, has_room, open_segment
 from trygon.errors import SerializationError
 
 __all__ = ["SERIALIZATIONS", "Payload", "PayloadMeta", "dump", "load"]
@@ -21,6 +21,9 @@ __all__ = ["SERIALIZATIONS", "Payload", "PayloadMeta", "dump", "load"]
 #: From here on a payload goes through a memory file: below, two copies through the socket cost less
 #: than making and mapping one (see docs/benchmarks.md, "payload").
 SEGMENT_THRESHOLD_BYTES = 512 * 1024
+
+#: What goes through the socket when too many segments are open; well below the largest frame.
+MAX_INLINE_BYTES = 32 * 1024 * 1024
 
 SERIALIZATIONS = ("cloudpickle", "pickle", "msgpack", "orjson", "json")
 
@@ -82,9 +85,11 @@ def dump(value: Any, serialization: str = "cloudpickle") -> Payload:
         return Payload(body, PayloadMeta(serialization=serialization))
     parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
     sizes = tuple(part.nbytes for part in parts)
-    if sum(sizes) < SEGMENT_THRESHOLD_BYTES:
+    if sum(sizes) < (SEGMENT_THRESHOLD_BYTES if has_room() else MAX_INLINE_BYTES):
         return Payload(b"".join(parts), PayloadMeta(sizes, "", serialization))
     try:
+        if not has_room():
+            raise OSError("too many large messages are waiting already")
         segment = Segment(parts)
     except OSError as error:
         raise SerializationError(

@@ -127,12 +127,16 @@ class Pool:
             if link is not None:
                 link.begin(call)
                 return
-        targets = self._targets
-        if targets is not None and targets.unavailable and not self.links:
-            call.on_refused(DeploymentUnavailableError(targets.unavailable))
-            return
-        if not self._is_over_bound(call):
+        if not self._is_unavailable(call) and not self._is_over_bound(call):
             self.waiting[call] = None
+
+    def _is_unavailable(self, call: Call) -> bool:
+        """Refuse `call` if no replica will come."""
+        targets = self._targets
+        if targets is None or not targets.unavailable or self.links:
+            return False
+        call.on_refused(DeploymentUnavailableError(targets.unavailable))
+        return True
 
     def _is_over_bound(self, call: Call) -> bool:
         """Refuse `call` if the queue is as long as this caller's may be."""
@@ -155,6 +159,8 @@ class Pool:
         self._on_busy()
         if link.has_room:
             link.begin(call)
+        elif link.is_leaving:
+            call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is leaving"))
         else:
             self._targeted.append((link, call))
 
@@ -196,22 +202,19 @@ class Pool:
 
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
         """Send a rejected request elsewhere; it keeps its place before those that were never sent."""
+        call.on_moved(self)
         if getattr(call, "is_targeted", False):
-            call.on_moved(self)
-            self._targeted.insert(0, (link, call))
-            return
-        if self._is_closed:
+            if link.is_leaving:
+                call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is leaving"))
+            else:
+                self._targeted.insert(0, (link, call))
+        elif self._is_closed:
             # The reject crossed the table that dropped this revision; nobody would pump its queue again.
             self._on_orphan(self.key, call)
-            link.close_if_idle()
-            return
-        if self._is_over_bound(call):
-            return
-        call.on_moved(self)
-        self.returned[call] = None
-        self.pump()
-        if link.is_leaving:
-            link.close_if_idle()
+        elif not self._is_unavailable(call) and not self._is_over_bound(call):
+            self.returned[call] = None
+            self.pump()
+        link.close_if_idle()
 
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""

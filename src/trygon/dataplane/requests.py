@@ -11,7 +11,10 @@ from trygon.dataplane.messages import HttpMeta
 
 __all__ = ["HttpRequest", "http_scope", "websocket_scope"]
 
-_ASGI = {"version": "3.0", "spec_version": "2.4"}
+
+def _asgi() -> dict[str, str]:
+    """A new dict for each request: applications may change their scope."""
+    return {"version": "3.0", "spec_version": "2.4"}
 
 
 def _headers(meta: HttpMeta) -> list[tuple[bytes, bytes]]:
@@ -28,7 +31,7 @@ def http_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI scope of an HTTP request."""
     return {
         "type": "http",
-        "asgi": _ASGI,
+        "asgi": _asgi(),
         "http_version": meta.http_version,
         "server": meta.server,
         "client": meta.client,
@@ -53,7 +56,7 @@ def websocket_scope(meta: HttpMeta, state: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         "type": "websocket",
-        "asgi": _ASGI,
+        "asgi": _asgi(),
         "http_version": meta.http_version,
         "server": meta.server,
         "client": meta.client,

@@ -171,7 +171,9 @@ class DeploymentResponseGenerator(_Response, AsyncIterator[Any], Iterator[Any]):
     def __del__(self) -> None:
         call = getattr(self, "_call", None)
         if call is not None and not call.outcome.is_done and not self._runtime.loop.is_closed():
-            self.cancel()
+            # Never in place: the collector may run in the middle of the router's own work.
+            with contextlib.suppress(RuntimeError):
+                self._runtime.loop.call_soon_threadsafe(call.cancel)
 
     def __await__(self) -> NoReturn:
         raise TypeError("a streaming response cannot be awaited; iterate it with `async for`")

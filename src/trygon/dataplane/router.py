@@ -137,6 +137,8 @@ class Router:
                 failures += 1
                 with contextlib.suppress(OSError):
                     await self.loop.create_unix_connection(lambda: link, address)
+                    # One that is lost again at once is not tried in a spin.
+                    failures = 1
                     return
         finally:
             self._failures[link.replica_id] = failures

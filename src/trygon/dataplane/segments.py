@@ -12,13 +12,22 @@ import os
 import tempfile
 from collections.abc import Sequence
 
-__all__ = ["Segment", "open_segment"]
+__all__ = ["Segment", "has_room", "open_segment"]
 
 #: writev takes at most IOV_MAX (1024) pieces and 2 GiB; see writev(2).
 _MAX_PIECES = 512
 _MAX_WRITE_BYTES = 1 << 30
 
 HAS_MEMFD = hasattr(os, "memfd_create")
+
+#: Each open segment is a descriptor, and a process without descriptors can neither accept nor connect.
+_MOST_OPEN = 256
+_num_open = 0
+
+
+def has_room() -> bool:
+    """Whether one more segment may be made in this process."""
+    return _num_open < _MOST_OPEN
 
 
 class Segment:
@@ -32,6 +41,7 @@ class Segment:
         Raises:
             OSError: There is no memory or no descriptor left.
         """
+        global _num_open
         self._path = ""
         self._fd = -1
         if portable:
@@ -41,6 +51,7 @@ class Segment:
         else:
             self._fd = os.memfd_create("trygon", os.MFD_CLOEXEC)
             self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
+        _num_open += 1
         try:
             #: Inode: the path alone may name a later segment when this one was closed early.
             self.identity = os.fstat(self._fd).st_ino
@@ -51,7 +62,9 @@ class Segment:
 
     def close(self) -> None:
         """Give the memory back once the receiver has mapped it; calling twice is harmless."""
+        global _num_open
         if self._fd >= 0:
+            _num_open -= 1
             os.close(self._fd)
             self._fd = -1
             if self._path:

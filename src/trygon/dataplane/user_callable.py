@@ -150,11 +150,14 @@ class UserCallable:
         loop = asyncio.get_running_loop()
         future = slot.working = self.submit(function, *args, **kwargs)
         try:
-            result, error = await asyncio.wrap_future(future, loop=loop)
+            outcome = await asyncio.wrap_future(future, loop=loop)
         except asyncio.CancelledError:
             slot.leave_after_thread(loop)
             raise
         slot.working = None
+        result, error = outcome
+        # The thread's frame holds the list, and the error's traceback that frame: a cycle.
+        outcome.clear()
         if error is not None:
             try:
                 raise error

@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ class InProcessInstance:
 
     def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="trygon-")
+        # A program that ends without `close` must not leave its sockets behind.
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="trygon-inprocess", daemon=True)
         self._thread.start()

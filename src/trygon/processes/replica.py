@@ -184,7 +184,7 @@ class _Life:
         if self._user.has_method("check_health"):
             self._spawn(self._watch_health())
         timeout_s = await self._leaving
-        if not await self._replica.drain(timeout_s):
+        if not await self._replica.drain(timeout_s) and self._replica.ongoing:
             logger.warning(
                 "%d requests are still running after graceful_shutdown_timeout_s=%s; they are cancelled",
                 self._replica.ongoing,
@@ -192,10 +192,10 @@ class _Life:
             )
             await self._replica.cancel_all(CANCEL_GRACE_S)
         self._replica.close()
-        if self._lifespan is not None:
-            await self._lifespan.shutdown()
         try:
             async with asyncio.timeout(max(timeout_s, 1.0)):
+                if self._lifespan is not None:
+                    await self._lifespan.shutdown()
                 await self._user.close()
         except Exception:  # the user's clean-up raises anything; the replica ends all the same
             logger.exception("the clean-up of the deployment failed")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+from typing import Any
 
 import pytest
 
@@ -525,6 +526,28 @@ async def test_failure_of_a_begun_answer_cuts_it(version: str) -> None:
         else:
             with pytest.raises(ConnectionError):
                 await client.end()
+
+
+async def test_fault_of_the_gateway_is_a_500_and_ends_one_connection() -> None:
+    class Faulty(FakeGateway):
+        def open(self, route: Any, meta: Any, body: Any, *, more: Any, sink: Any) -> Any:
+            if meta.path == "/fault":
+                raise RuntimeError("not today")
+            return super().open(route, meta, body, more=more, sink=sink)
+
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: reported.append(context["exception"])
+    )
+    async with lab(Faulty()) as held:
+        client = await held.connect()
+        reply = await client.get("/fault")
+        other = await held.connect()
+
+        assert (500, b"Internal Server Error") == (reply.status, reply.body)
+        assert b"" == await client.end()
+        assert 200 == (await other.get()).status
+    assert ["not today"] == [str(error) for error in reported]
 
 
 async def test_access_log_has_one_line_for_each_request() -> None:

@@ -199,7 +199,10 @@ class AnsweringConnection(ConnectionLifetime):
             return
         self.phase = IDLE
         if not self._advancing:
-            self._advance()
+            if self._parser.buffer or self._write_paused:
+                self._advance()
+            else:
+                self._rest()
 
     def _note(self, status: int) -> None:
         """Count and log one request."""

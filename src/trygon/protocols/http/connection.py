@@ -115,7 +115,7 @@ class HttpConnection(AnsweringConnection):
             self._resume_reading()
         front = self._front
         settings = front.settings
-        if self._parser.buffered or not self._serial:
+        if self._parser.buffer or not self._serial:
             if self not in front.incomplete:
                 front.idle.pop(self, None)
                 front.incomplete[self] = None
@@ -250,7 +250,11 @@ class HttpConnection(AnsweringConnection):
         if timeout_s > 0.0:
             timeout_s = self._limit_time(timeout_s)
         meta = self._meta(head, route, timeout_s)
-        upstream = front.gateway.open(route, meta, body, more=more, sink=self)
+        try:
+            upstream = front.gateway.open(route, meta, body, more=more, sink=self)
+        except Exception as error:  # noqa: BLE001
+            self._report(error)
+            return
         # The answer may have come inside `open`; then this upstream is over.
         if serial == self._serial:
             if self.phase is ACTIVE:
@@ -262,11 +266,26 @@ class HttpConnection(AnsweringConnection):
         session = WebSocketSession(self, self._front, self._transport)
         meta = self._meta(head, route, 0.0)
         serial = self._serial
-        upstream = self._front.gateway.open(route, meta, b"", more=True, sink=session)
+        try:
+            upstream = self._front.gateway.open(route, meta, b"", more=True, sink=session)
+        except Exception as error:  # noqa: BLE001
+            self._report(error)
+            return
         if session.is_accepted:
             session.attach(upstream)
         elif serial == self._serial and self.phase is ACTIVE:
             self._adopt(upstream)
+
+    def _report(self, error: Exception) -> None:
+        """A request boundary: a fault of the gateway ends this request, not the link whose answer led here."""
+        self._front.loop.call_exception_handler(
+            {"message": "opening a request failed", "exception": error, "protocol": self}
+        )
+        if self.phase is ACTIVE and not self._begun:
+            self._close_after = True
+            self._fail(500, "Internal Server Error")
+        else:
+            self._transport.abort()
 
     def _meta(self, head: RequestHead, route: RouteMatch, timeout_s: float) -> HttpMeta:
         block = head.block

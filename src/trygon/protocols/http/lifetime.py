@@ -148,6 +148,9 @@ class ConnectionLifetime(asyncio.Protocol):
     def _advance(self) -> None:
         raise NotImplementedError
 
+    def _rest(self) -> None:
+        raise NotImplementedError
+
     def on_timeout(self, now: float) -> None:
         raise NotImplementedError
 

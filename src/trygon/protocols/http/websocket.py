@@ -77,6 +77,11 @@ class Event(NamedTuple):
     code: int = 0
 
 
+#: As plain globals: reading a member from its class costs 0.1 us in Python 3.11, for each frame.
+_TEXT: Final = 1
+_CLOSE: Final = 8
+
+
 def accept_key(key: bytes) -> bytes:
     """Return Sec-WebSocket-Accept for a Sec-WebSocket-Key."""
     return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
@@ -226,7 +231,7 @@ class MessageReader:
 
     def _take_data(self, events: list[Event], opcode: int, payload: bytes, *, is_final: bool) -> bool:
         if is_final and opcode:
-            if opcode == Opcode.TEXT and not payload.isascii():
+            if opcode == _TEXT and not payload.isascii():
                 try:
                     payload.decode("utf-8")
                 except UnicodeDecodeError:
@@ -235,7 +240,7 @@ class MessageReader:
             return True
         if opcode:
             self._opcode = opcode
-            self._decoder = _incremental_utf8() if opcode == Opcode.TEXT else None
+            self._decoder = _incremental_utf8() if opcode == _TEXT else None
         if self._decoder is not None:
             try:
                 self._decoder.decode(payload, is_final)
@@ -250,7 +255,7 @@ class MessageReader:
         return True
 
     def _take_control(self, events: list[Event], opcode: int, payload: bytes) -> bool:
-        if opcode != Opcode.CLOSE:
+        if opcode != _CLOSE:
             events.append(Event(opcode, payload))
             return True
         if not payload:

@@ -31,6 +31,9 @@ _MORE: Final = int(FrameFlag.MORE)
 _TEXT: Final = int(FrameFlag.TEXT)
 _CLOSE: Final = int(FrameFlag.CLOSE)
 _UPGRADE: Final = int(FrameFlag.UPGRADE)
+#: Opcodes and kinds of events, as plain globals for speed.
+_TEXT_MESSAGE: Final = int(Opcode.TEXT)
+_BINARY_MESSAGE: Final = int(Opcode.BINARY)
 _FOREVER: Final = float("inf")
 _JOIN_BYTES: Final = 16384
 _LINGER_S: Final = 2.0
@@ -162,7 +165,7 @@ class WebSocketSession(asyncio.Protocol):
             # Nobody hears it any more, but the application must not wait for room.
             self._grant(size)
             return
-        opcode = Opcode.TEXT if flags & _TEXT else Opcode.BINARY
+        opcode = _TEXT_MESSAGE if flags & _TEXT else _BINARY_MESSAGE
         if size < _JOIN_BYTES:
             self._transport.write(encode_frame(opcode, data))
         else:
@@ -227,10 +230,10 @@ class WebSocketSession(asyncio.Protocol):
 
     def _take(self, event: Event) -> None:
         kind = event.kind
-        if kind <= EventKind.BINARY:
+        if kind <= _BINARY_MESSAGE:
             if self._is_upstream_closed or self._upstream is None:
                 return
-            if not self._upstream.send(event.data, _MORE | _TEXT if kind == EventKind.TEXT else _MORE):
+            if not self._upstream.send(event.data, _MORE | _TEXT if kind == _TEXT_MESSAGE else _MORE):
                 self._pause_reading()
         elif kind == EventKind.PING:
             if self._is_close_sent:
