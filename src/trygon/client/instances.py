@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from trygon.client.rundir import RunDir, read_record
+from trygon.client.rundir import RunDir, check_private, read_record
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 
@@ -78,7 +78,12 @@ def prune_states(state_root: Path, runtime_root: Path, *, keep: int = _KEPT_STAT
 
 
 def list_running(runtime_root: Path) -> list[InstanceRecord]:
-    """Return the instances that live, by name; directories of dead ones are removed."""
+    """Return the instances that live, by name; directories of dead ones are removed.
+
+    Raises:
+        InstanceError: Somebody else could have put an instance there, to be given code and to send some.
+    """
+    check_private(runtime_root)
     records = []
     try:
         paths = sorted(path for path in runtime_root.iterdir() if _NAME.fullmatch(path.name))
@@ -98,6 +103,7 @@ def find(runtime_root: Path, name: str) -> InstanceRecord | None:
         InstanceError: No instance can have that name.
     """
     check_name(name)
+    check_private(runtime_root)
     path = runtime_root / name
     pause = threading.Event()
     for _ in range(int(_STARTING_S / _STEP_S)):

@@ -46,12 +46,12 @@ def make_private_dir(path: Path) -> None:
 def check_private(root: Path) -> None:
     """Raise InstanceError when others could put an instance of theirs where ours are looked for."""
     try:
-        found = root.stat()
+        found = root.lstat()
     except FileNotFoundError:
         return
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise InstanceError(
-            f"{str(root)!r} is another user's, or others may write to it; "
+            f"{str(root)!r} is another user's, or others may write to it, or it is a link; "
             "choose another directory (TRYGON_RUNTIME_DIR), or take their rights away"
         )
 

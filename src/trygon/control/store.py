@@ -6,6 +6,7 @@ One file, replaced whole: a reader finds the old or the new state, never a part 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ from trygon.control.state import Revision
 from trygon.errors import InstanceError
 
 __all__ = ["FileStore", "Store", "WantedApplication", "WantedState"]
+
+logger = logging.getLogger("trygon.control")
 
 _MAGIC = b"trygon-state-1\n"
 _DIGEST_BYTES = 32
@@ -53,7 +56,11 @@ class Store(Protocol):
         ...
 
     def save(self, state: WantedState) -> None:
-        """Replace what is kept; on return it survives."""
+        """Replace what is kept; on return it survives.
+
+        Raises:
+            InstanceError: It cannot be kept; what was kept before still is.
+        """
         ...
 
     def clear(self) -> None:
@@ -101,6 +108,18 @@ class FileStore:
             ) from None
 
     def save(self, state: WantedState) -> None:
+        try:
+            self._write(state)
+        except OSError as error:
+            if self._durable:
+                raise InstanceError(
+                    f"what is wanted cannot be saved in {str(self._path)!r}: {error.strerror}; make room there, "
+                    "or set TRYGON_HOME to another place; nothing was changed"
+                ) from error
+            # Nobody restores an instance that dies with its program; only a killed controller would miss it.
+            logger.warning("the state cannot be saved in %r: %s", str(self._path), error.strerror)
+
+    def _write(self, state: WantedState) -> None:
         body = msgspec.msgpack.encode(state)
         new = self._path.with_suffix(".new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import io
 import os
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -83,9 +84,25 @@ def redirect_output(log_path: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout = _line_writer(1)
+    sys.stderr = _line_writer(2)
+
+
+class _LossyFile(io.FileIO):
+    """A log that loses lines when its disk is full, rather than fail the `print` of a request."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def _line_writer(fd: int) -> io.TextIOWrapper:
+    raw = _LossyFile(fd, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import json
 import socket
@@ -396,6 +397,10 @@ def main(argv: list[str] | None = None) -> None:
             sock.close()
 
     runner = asyncio.Runner(loop_factory=importlib.import_module(args.loop).new_event_loop)
+    # As an ingress process: a full collection over ten thousand connections holds the loop for 70 ms, and
+    # connections leave no cycles behind.
+    gc.freeze()
+    gc.set_threshold(10_000, 100, 100)
     with runner:
         try:
             runner.run(serve())
