@@ -180,12 +180,18 @@ class ControlLink:
         self._seq += 1
         seq = self._seq
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        # First of all: what cannot be packed must not be sent again to every later controller.
+        data = pack(Call(seq=seq, request=request))
         self._pending[seq] = (request, future)
         if self._connection is not None:
-            self._connection.write(pack(Call(seq=seq, request=request)))
+            self._connection.write(data)
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
+        except TimeoutError:
+            raise TimeoutError(
+                f"the controller of the instance at {self._address!r} did not answer within {timeout_s} s"
+            ) from None
         finally:
             self._pending.pop(seq, None)
 

@@ -39,7 +39,7 @@ class Launching:
         spec = revision.spec
         deployment = spec.deployment(action.deployment)
         tag = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        log_name = _file_name(f"replica_{spec.name}_{deployment.name}_{tag}")
+        log_name = f"replica_{_file_name(spec.name)}_{_file_name(deployment.name)}_{tag}"
         return ReplicaLaunch(
             replica_id=f"{spec.name}#{deployment.name}#{tag}",
             app_name=spec.name,
@@ -67,7 +67,7 @@ class Launching:
 
 def _file_name(text: str) -> str:
     """Deployments may be called anything; files may not."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:200]
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:80]
 
 
 def _tail(path: str) -> str:

@@ -12,7 +12,7 @@ from trygon.graph.options import announce_inert
 from trygon.graph.pickling import dumps_definition
 from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentSpec
 from trygon.spec.logging_options import LoggingConfig
-from trygon.spec.validation import OptionError, notices
+from trygon.spec.validation import OptionError, check_name, notices
 
 __all__ = ["HandleFactory", "build_application", "check_application_name", "check_route_prefix"]
 
@@ -88,8 +88,7 @@ def check_application_name(name: object) -> None:
     """Raise OptionError unless `name` can name an application."""
     if not isinstance(name, str) or not name:
         raise OptionError(f"the name of an application is a string that is not empty, found {name!r}")
-    if "#" in name:
-        raise OptionError(f"the name of an application must not contain '#', found {name!r}; choose another")
+    check_name("an application", name)
 
 
 def check_route_prefix(route_prefix: object) -> None:
@@ -103,6 +102,11 @@ def check_route_prefix(route_prefix: object) -> None:
     if route_prefix != "/" and route_prefix.endswith("/"):
         raise OptionError(
             f"route_prefix must not end with '/', found {route_prefix!r}; write {route_prefix.rstrip('/') or '/'!r}"
+        )
+    if any(part in route_prefix for part in ("//", "/.", "?", "#")) or not route_prefix.isprintable():
+        raise OptionError(
+            f"route_prefix is a plain path that a client can ask for, without '//', '/.', '?' and '#', "
+            f"found {route_prefix!r}"
         )
     if "{" in route_prefix or "}" in route_prefix:
         raise OptionError(

@@ -13,7 +13,7 @@ from trygon.graph.retired import retired_attribute
 from trygon.spec.application import DeploymentOptions
 from trygon.spec.logging_options import LoggingConfig
 from trygon.spec.options import BackpressureConfig
-from trygon.spec.validation import OptionError
+from trygon.spec.validation import OptionError, check_name
 
 __all__ = ["Application", "Deployment", "RunTarget", "deployment"]
 
@@ -291,8 +291,7 @@ def _new(
         raise TypeError(
             f"the name of a deployment is a string, found {chosen!r} of type {type(chosen).__name__}"
         )
-    if "#" in chosen:
-        raise OptionError(f"the name of a deployment must not contain '#', found {chosen!r}; choose another")
+    check_name("a deployment", chosen)
     owner = f"deployment {chosen!r}"
     is_function = inspect.isfunction(target)
     return Deployment._make(

@@ -22,6 +22,7 @@ __all__ = [
     "Options",
     "any_value",
     "boolean",
+    "check_name",
     "check_value",
     "enum_member",
     "integer",
@@ -368,3 +369,17 @@ def _builtin(value: Any) -> Any:
     if callable(value):
         return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}"
     return value
+
+
+_LONGEST_NAME = 100
+
+
+def check_name(owner: str, name: str) -> None:
+    """Raise OptionError unless `name` can be shown in a table, a log line and a file name."""
+    if "#" in name:
+        raise OptionError(f"the name of {owner} must not contain '#', found {name!r}; choose another")
+    if len(name) > _LONGEST_NAME or name != name.strip() or not name.isprintable():
+        raise OptionError(
+            f"the name of {owner} is at most {_LONGEST_NAME} printable characters without spaces around them, "
+            f"found {name[:_LONGEST_NAME]!r}"
+        )

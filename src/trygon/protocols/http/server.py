@@ -20,9 +20,9 @@ from trygon.protocols.http.settings import HttpSettings
 __all__ = ["HttpServer", "HttpStatistics"]
 
 #: Connections accepted in one turn of the loop (about 60 us each), so that a burst does not hold up requests.
-_MAX_ACCEPTS_PER_TURN: Final = 16
+_MAX_ACCEPTS_PER_TURN: Final = 4
 #: Connections ended in one turn of the loop because their time is over (about 40 us each).
-_MAX_VISITS_PER_TURN: Final = 32
+_MAX_VISITS_PER_TURN: Final = 8
 _ACCEPT_BACKOFF_S: Final = 0.2
 _OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
