@@ -142,9 +142,12 @@ class HttpRunner:
             status = 502 if isinstance(cause, ReplicaDiedError) else 503
             exchange.respond(status, _TEXT_HEAD, str(cause).encode())
             return
-        logger.error("request failed", exc_info=error)
         if exchange.is_websocket:
+            # A client that left in the middle of a send is no failure of the application's.
+            level = logging.DEBUG if exchange.is_gone or exchange.is_closed else logging.ERROR
+            logger.log(level, "websocket failed", exc_info=error)
             return
+        logger.error("request failed", exc_info=error)
         if exchange.has_started:
             exchange.fail(ErrorKind.TASK, b"")
         else:
