@@ -139,7 +139,8 @@ def no_resource_tracker() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "method, targets", [("fork", [_find_and_ask, _ask_given]), ("spawn", [_find_and_ask, _join_and_ask_given])]
+    "method, targets",
+    [("fork", [_find_and_ask, _ask_given]), ("spawn", [_find_and_ask, _join_and_ask_given])],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_children_of_the_driver_call_the_same_instance(

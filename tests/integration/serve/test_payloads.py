@@ -64,7 +64,11 @@ def test_the_receiver_changes_its_own_copy(calls: DeploymentHandle) -> None:
 
 @pytest.mark.parametrize("size", [100, 3_000_000])
 def test_many_buffers_in_one_value(calls: DeploymentHandle, size: int) -> None:
-    value = {"a": [array(size), b"x" * size], "b": (np.float64(1.5), {"c": array(size).reshape(2, -1)}), "s": "ü" * size}
+    value = {
+        "a": [array(size), b"x" * size],
+        "b": (np.float64(1.5), {"c": array(size).reshape(2, -1)}),
+        "s": "ü" * size,
+    }
 
     got = calls.echo.remote(value).result(timeout_s=20)
 
@@ -195,3 +199,12 @@ def test_big_values_at_once(calls: DeploymentHandle) -> None:
         return list(await asyncio.gather(*(calls.sum_of.remote(big) for _ in range(20))))
 
     assert [float(big.sum())] * 20 == asyncio.run(ask())
+
+
+def test_more_big_values_at_once_than_there_may_be_segments(calls: DeploymentHandle) -> None:
+    big = array(600_000)
+
+    async def ask() -> list[float]:
+        return list(await asyncio.gather(*(calls.sum_of.remote(big) for _ in range(300))))
+
+    assert [float(big.sum())] * 300 == asyncio.run(ask())

@@ -51,7 +51,7 @@ def test_the_route_tag_is_filled_in_when_it_is_not_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "text"),
+    "make, error, text",
     [
         (lambda: Counter("with space"), ValueError, "name"),
         (lambda: Counter("x", tag_keys=["a"]), TypeError, "tuple"),
