@@ -91,7 +91,7 @@ class Pairs:
         ({Kind.A: Number.ONE}, {"a": 1}),
         ([Text("t"), Whole(5), Number.ONE], ["t", 5, 1]),
         (OrderedDict(b=1, a=(1, 2)), {"b": 1, "a": [1, 2]}),
-        ({1: {2.5: None}}, {"1": {"2.5": None}}),
+        ({1: {2.5: None}, None: 0}, {"1": {"2.5": None}, "null": 0}),
         (Record(1, b"y"), {"x": 1, "y": "y"}),
         (Attributes(), {"a": 1, "_b": ["x"]}),
         (Pairs(), {"k": 1}),
@@ -101,10 +101,6 @@ class Pairs:
     ],
 )
 def test_odd_values(value: Any, expected: Any) -> None:
-    if isinstance(value, dict) and 1 in value:
-        # Equal keys collapse in Python already; what is left must be strings in JSON.
-        assert {"1": 1, "null": 0} == json.loads(to_json(value))
-        return
     assert expected == json.loads(to_json(value))
 
 
