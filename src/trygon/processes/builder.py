@@ -7,6 +7,7 @@ the files as they are now, and nothing of the user's outlives it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -66,7 +67,11 @@ class Build:
     def wait(self) -> BuildResult:
         """Return what came out; called once."""
         with open(self._result_fd, "rb") as pipe:
-            data = pipe.read()
+            # Not to the end: what the module started while it was imported may hold the pipe open.
+            data = pipe.read(int.from_bytes(pipe.read(_HEAD_BYTES), "little"))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # A build is over with its result, and so is what it started.
+            os.killpg(self._pid, signal.SIGKILL)
         try:
             return msgspec.msgpack.decode(data, type=BuildResult)
         except msgspec.DecodeError:
@@ -79,8 +84,8 @@ class Build:
     def cancel(self) -> None:
         """End it; `wait` then returns soon. Does nothing when it has ended."""
         try:
-            os.kill(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
+            os.killpg(self._pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
             return
 
 
@@ -172,6 +177,9 @@ def _be_template(requests: socket.socket, parent: int) -> NoReturn:
                 platform.die_with_parent(template, lifeline_read)
                 _be_build(msgspec.msgpack.decode(data, type=BuildRequest), fds[0])
             os.close(fds[0])
+            with contextlib.suppress(OSError):
+                # Here too: whoever cancels must not be faster than the build's own call.
+                os.setpgid(pid, pid)
             requests.sendall(pid.to_bytes(_HEAD_BYTES, "little"))
     except BaseException:  # noqa: BLE001 - the boundary of a process
         traceback.print_exc()
@@ -188,6 +196,7 @@ def _import_what_builds_need() -> None:
 
 def _be_build(request: BuildRequest, result_fd: int) -> NoReturn:
     try:
+        os.setpgid(0, 0)
         # A build that is interrupted says nothing: the program that asked for it does.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -195,8 +204,11 @@ def _be_build(request: BuildRequest, result_fd: int) -> NoReturn:
         sys.dont_write_bytecode = True
         _show_warnings_plainly()
         result = _build(request)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        data = msgspec.msgpack.encode(result)
         with open(result_fd, "wb") as pipe:
-            pipe.write(msgspec.msgpack.encode(result))
+            pipe.write(len(data).to_bytes(_HEAD_BYTES, "little") + data)
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:

@@ -28,7 +28,9 @@ logger = logging.getLogger("trygon.control")
 
 def make_store(config: InstanceConfig) -> FileStore:
     """Return the store of an instance; what dies with its user needs no waiting for the disk."""
-    return FileStore(Path(config.state_dir) / "state.bin", durable=not config.attached)
+    # An attached instance starts empty, and must not empty what a detached one of its name has saved.
+    name = "state-attached.bin" if config.attached else "state.bin"
+    return FileStore(Path(config.state_dir) / name, durable=not config.attached)
 
 
 def main(config: InstanceConfig, record: InstanceRecord, listen_fd: int, link_fd: int) -> None:

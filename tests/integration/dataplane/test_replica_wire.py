@@ -260,40 +260,46 @@ def test_an_older_table_is_ignored(short_path: Path) -> None:
 
 def test_a_replica_that_leaves_finishes_what_it_has(short_path: Path) -> None:
     async def scene() -> None:
-        async with house(short_path, "old") as old, house(short_path, "new") as new:
-            async with caller(table(1, old)) as (router, handle):
-                begun = [handle.wait.remote(number) for number in range(2)]
-                queued = [handle.echo.remote(number) for number in range(3)]
-                await wait_until_async(lambda: old.work.begun == 2, "both to begin")
-                router.apply(table(2, new))
-                assert [0, 1, 2] == [await one for one in queued]
-                draining = asyncio.ensure_future(old.replica.drain(5))
-                await asyncio.sleep(0)
-                assert not draining.done()
-                old.work.door.set()
-                assert [0, 1] == [await one for one in begun]
-                assert await draining
+        async with (
+            house(short_path, "old") as old,
+            house(short_path, "new") as new,
+            caller(table(1, old)) as (router, handle),
+        ):
+            begun = [handle.wait.remote(number) for number in range(2)]
+            queued = [handle.echo.remote(number) for number in range(3)]
+            await wait_until_async(lambda: old.work.begun == 2, "both to begin")
+            router.apply(table(2, new))
+            assert [0, 1, 2] == [await one for one in queued]
+            draining = asyncio.ensure_future(old.replica.drain(5))
+            await asyncio.sleep(0)
+            assert not draining.done()
+            old.work.door.set()
+            assert [0, 1] == [await one for one in begun]
+            assert await draining
 
     run(scene)
 
 
 def test_what_crosses_the_news_of_a_drain_goes_elsewhere(short_path: Path) -> None:
     async def scene() -> None:
-        async with house(short_path, "old") as old, house(short_path, "new") as new:
-            async with caller(table(1, old)) as (router, handle):
-                assert 0 == await handle.echo.remote(0)
-                old.replica.is_draining = True
-                crossing = [handle.echo.remote(number) for number in range(20)]
-                await asyncio.sleep(0)
-                router.apply(table(2, new))
-                assert list(range(20)) == [await one for one in crossing]
+        async with (
+            house(short_path, "old") as old,
+            house(short_path, "new") as new,
+            caller(table(1, old)) as (router, handle),
+        ):
+            assert 0 == await handle.echo.remote(0)
+            old.replica.is_draining = True
+            crossing = [handle.echo.remote(number) for number in range(20)]
+            await asyncio.sleep(0)
+            router.apply(table(2, new))
+            assert list(range(20)) == [await one for one in crossing]
 
     run(scene)
 
 
 def test_a_lost_replica_fails_what_it_had_and_keeps_what_waits(short_path: Path) -> None:
     async def scene() -> None:
-        async with house(short_path, "one") as one, caller(table(1, one)) as (router, handle):
+        async with house(short_path, "one") as one, caller(table(1, one)) as (_, handle):
             begun = [handle.wait.remote() for _ in range(2)]
             queued = [handle.echo.remote(number) for number in range(3)]
             await wait_until_async(lambda: one.work.begun == 2, "both to begin")
@@ -340,16 +346,19 @@ def test_a_full_queue_refuses_and_room_is_used(short_path: Path) -> None:
 
 def test_a_replica_that_was_busy_for_others_gets_requests_again(short_path: Path) -> None:
     async def scene() -> None:
-        async with house(short_path, "a", 10) as first, house(short_path, "b", 10) as second:
-            async with caller(table(1, first, second, limit=10)) as (router, handle):
-                await asyncio.gather(*(handle.echo.remote() for _ in range(20)))
-                links = router.pool("app", "Work").links
-                links[0].others = 9
-                seen = [0, 0]
-                while not min(seen):
-                    before = [link._next_stream for link in links]
-                    await handle.echo.remote()
-                    seen = [n + link._next_stream - b for n, link, b in zip(seen, links, before, strict=True)]
+        async with (
+            house(short_path, "a", 10) as first,
+            house(short_path, "b", 10) as second,
+            caller(table(1, first, second, limit=10)) as (router, handle),
+        ):
+            await asyncio.gather(*(handle.echo.remote() for _ in range(20)))
+            links = router.pool("app", "Work").links
+            links[0].others = 9
+            seen = [0, 0]
+            while not min(seen):
+                before = [link._next_stream for link in links]
+                await handle.echo.remote()
+                seen = [n + link._next_stream - b for n, link, b in zip(seen, links, before, strict=True)]
 
     run(scene)
 
