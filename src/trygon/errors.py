@@ -6,10 +6,10 @@ TrygonError
 │   ├── ReplicaUnavailableError       the chosen replica cannot be reached
 │   ├── BackPressureError             a bounded queue is full
 │   ├── SerializationError            an argument or result cannot travel between processes
-│   └── RequestCancelledError         the request was cancelled
+│   ├── RequestCancelledError         the request was cancelled
+│   └── DeployError                   an application could not be deployed (also a RuntimeError)
 ├── ReplicaDiedError                  the replica died while the request was in work
 ├── TaskError                         user code raised; a sub-class of the user's own type is made for each
-├── DeployError                       an application could not be deployed (also a RuntimeError)
 └── InstanceError                     no instance, it cannot be started, or it went away (also a RuntimeError)
 
 Errors pickle: every argument reaches ``super().__init__``.
@@ -117,7 +117,7 @@ class TaskError(TrygonError):
     remote_traceback: str = ""
 
 
-class DeployError(TrygonError, RuntimeError):
+class DeployError(ServeError, RuntimeError):
     """An application could not be deployed; what ran before runs on."""
 
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -133,9 +134,22 @@ def _look(path: Path) -> InstanceRecord | None:
     """Return the record of a living instance; remove what is left of a dead one."""
     if RunDir.is_alive(path):
         return read_record(path)
-    # Without a lock it is no instance's, whatever it is.
-    if (path / "lock").is_file() and not path.is_symlink():
+    if _is_run_dir(path):
         left = RunDir.acquire(path)
         if left is not None:
             left.remove()
     return None
+
+
+def _is_run_dir(path: Path) -> bool:
+    """Whether a directory is what a dead instance left behind; anything else is not ours to clean."""
+    try:
+        folder, lock = path.lstat(), (path / "lock").lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(folder.st_mode)
+        and stat.S_IMODE(folder.st_mode) == 0o700
+        and stat.S_ISREG(lock.st_mode)
+        and lock.st_size == 0
+    )

@@ -409,6 +409,9 @@ class Controller:
             admit(request.applications, self.state.applications, resources, self._engine.capabilities)
             revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
             await self._keeper.save(deployed=revisions)
+            if self._shutdown is not None:
+                # It began while the state was being saved; what is started now would never be ended.
+                raise InstanceError("the instance is shutting down; start a new one")
             self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
             return {name: revision.number for name, revision in revisions.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
@@ -115,14 +116,26 @@ class CallRunner:
         exchange.end()
 
     def _close(self, slot: Slot, items: Iterator[Any]) -> None:
-        """Close a synchronous generator in a thread, after the one that may still run it."""
-        if not isinstance(items, GeneratorType):
+        """Close a synchronous generator in a thread, after the one that may still run it.
+
+        Its `finally` is user code too, so the slot is left only after it.
+        """
+        if not isinstance(items, GeneratorType) or items.gi_frame is None:
             return
         working = slot.working
-        if working is not None and not working.done():
-            working.add_done_callback(lambda _: items.close())
-        else:
-            self._user.submit(items.close)
+        if working is None or working.done():
+            slot.leave_after(self._user.submit(items.close), self._loop)
+            return
+        closing: Future[None] = Future()
+
+        def close(_: Future[Any]) -> None:
+            try:
+                items.close()
+            finally:
+                closing.set_result(None)
+
+        working.add_done_callback(close)
+        slot.leave_after(closing, self._loop)
 
     def _refuse_generator(self, exchange: CallExchange, meta: CallMeta) -> None:
         exchange.wrong_call(

@@ -7,6 +7,7 @@ is enforced here, over all callers: one more is rejected at once and its caller 
 from __future__ import annotations
 
 import asyncio
+import os
 
 from trygon.dataplane.call_runner import CallRunner
 from trygon.dataplane.exchanges import Exchange, HttpExchange
@@ -144,6 +145,8 @@ class Replica:
             OSError: The socket cannot be bound.
         """
         self._server = await self.loop.create_unix_server(lambda: ReplicaConnection(self.loop, self), path)
+        # Its folder is the owner's alone already; this is the second door.
+        os.chmod(path, 0o600)
 
     def connected(self, connection: ReplicaConnection) -> None:
         """Count a caller."""

@@ -49,27 +49,30 @@ class Slot:
     at once and the place only when the thread returns.
     """
 
-    __slots__ = ("_is_late", "_is_left", "_slots", "working")
+    __slots__ = ("_is_left", "_num_working", "_slots", "working")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._is_left = False
-        self._is_late = False
+        #: Threads that `leave` waits for.
+        self._num_working = 0
         #: The thread's work for this request, or None when no thread works for it.
         self.working: Future[Any] | None = None
 
-    def leave_after_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make `leave` wait for the thread that works for the request."""
-        working = self.working
-        if working is not None and not working.cancelled() and not working.done():
-            self._is_late = True
-            working.add_done_callback(lambda _: loop.call_soon_threadsafe(self.leave))
+    def leave_after(self, work: Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Make `leave` wait for `work` of a thread."""
+        if not work.done():
+            self._num_working += 1
+            work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._work_ended))
 
     def leave(self) -> None:
-        """Give the place back; a second call changes nothing."""
-        if self._is_late:
-            self._is_late = False
-            return
+        """Give the place back, now or when the last thread returns; a second call changes nothing."""
         if not self._is_left:
             self._is_left = True
+            if not self._num_working:
+                self._slots.free()
+
+    def _work_ended(self) -> None:
+        self._num_working -= 1
+        if self._is_left and not self._num_working:
             self._slots.free()

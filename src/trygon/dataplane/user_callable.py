@@ -152,7 +152,7 @@ class UserCallable:
         try:
             outcome = await asyncio.wrap_future(future, loop=loop)
         except asyncio.CancelledError:
-            slot.leave_after_thread(loop)
+            slot.leave_after(future, loop)
             raise
         slot.working = None
         result, error = outcome

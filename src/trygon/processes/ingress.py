@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 
@@ -27,6 +28,8 @@ __all__ = ["main"]
 DRAIN_S = 20.0
 #: New connections wait in the socket's queue this long for a routing table (the controller may be restarting).
 FIRST_TABLE_S = 5.0
+#: Descriptors; the HTTP front takes 20,000 connections at most.
+MAX_FILES = 65_536
 
 
 def main(launch: IngressLaunch) -> None:
@@ -34,8 +37,20 @@ def main(launch: IngressLaunch) -> None:
     set_up_logging(
         Component(kind="proxy", name="ingress", id=str(launch.slot)), LogOptions.from_layers(_logging(launch))
     )
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(launch))
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the administrator lets us: the usual soft limit is 1024.
+
+    Here only: user code that calls select() breaks above 1024 descriptors.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(launch: IngressLaunch) -> None:

@@ -186,9 +186,9 @@ class _Life:
         timeout_s = await self._leaving
         if not await self._replica.drain(timeout_s) and self._replica.ongoing:
             logger.warning(
-                "%d requests are still running after graceful_shutdown_timeout_s=%s; they are cancelled",
-                self._replica.ongoing,
+                "requests still running after %s s, which are cancelled: %d",
                 timeout_s,
+                self._replica.ongoing,
             )
             await self._replica.cancel_all(CANCEL_GRACE_S)
         self._replica.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -274,10 +275,25 @@ def run_many(
     revisions = instance.deploy(specs)
     if wait_for_applications_running:
         instance.wait_running(revisions)
+    if is_new and wait_for_applications_running:
+        _announce(specs)
     handles = [DeploymentHandle(spec.ingress, spec.name, runtime=session.runtime) for spec in specs]
     if blocking:
         _stay(session, is_new=is_new)
     return handles
+
+
+def _announce(specs: tuple[ApplicationSpec, ...]) -> None:
+    """Say where the applications of a new instance are served."""
+    if not read_settings().log_to_stderr:
+        return
+    try:
+        address = http_address()
+    except ServeError:
+        return
+    for spec in specs:
+        if spec.route_prefix is not None:
+            sys.stderr.write(f"application {spec.name!r} serves at {address}{spec.route_prefix}\n")
 
 
 def _deployable(build: Any) -> tuple[Session, tuple[ApplicationSpec, ...], bool]:

@@ -36,8 +36,9 @@ NUM_REPLACEMENTS = 3
 DEADLINE_S = 25.0
 DRAIN_S = 15.0
 
-KINDS = ("unary", "blocking", "stream", "blocking stream", "large", "broadcast", "selection")
+KINDS = ("unary", "blocking", "stream", "blocking stream", "large", "large stream", "broadcast", "selection")
 LARGE_BYTES = 1 << 20
+LARGE_ITEMS = 6
 
 
 class Served:
@@ -78,6 +79,11 @@ class Served:
     def blocking_stream(self, length: int) -> Iterator[int]:
         with self._counted():
             yield from range(length)
+
+    async def large_stream(self, length: int) -> AsyncIterator[bytes]:
+        with self._counted():
+            for item in range(min(length, LARGE_ITEMS)):
+                yield bytes([item]) * LARGE_BYTES
 
     async def echo(self, payload: bytes) -> bytes:
         with self._counted():
@@ -124,7 +130,7 @@ class Step:
         """
         async with asyncio.timeout(self.gives_up_after_s):
             match self.kind:
-                case "stream" | "blocking stream":
+                case "stream" | "blocking stream" | "large stream":
                     await self._read(handle.options(method_name=self.kind.replace(" ", "_"), stream=True))
                 case "broadcast":
                     await self._broadcast(handle)
@@ -149,12 +155,16 @@ class Step:
         items = []
         response = handle.remote(self.length)
         async for item in response:
-            items.append(item)
+            items.append(item[0] if isinstance(item, bytes) else item)
+            if len(items) == 1 and self.cancelled_after_s is not None:
+                # Soon, so that items are on their way when the call is over.
+                asyncio.get_running_loop().call_later(self.cancelled_after_s / 20, response.cancel)
             if len(items) == self.reads:
                 break
         if self.flag:
             response.cancel()
-        assert list(range(self.length))[: self.reads] == items
+        length = min(self.length, LARGE_ITEMS) if self.kind == "large stream" else self.length
+        assert list(range(length))[: self.reads] == items
 
     async def _broadcast(self, handle: DeploymentHandle) -> None:
         results = await handle.broadcast("__call__", 0.001).results_async(return_exceptions=True)
@@ -276,11 +286,13 @@ class Fuzz:
 
         assert [] == hangs, f"hung for {DEADLINE_S:g} s, with {states}"
         changes.result()
+        assert [] == self.wrongs
 
     # ---- what must be true at rest
 
     def leftovers(self) -> list[str]:
-        return [line for part in [*self.callers, *self.all_replicas] for line in part.leftovers()]
+        found = [line for caller in self.callers for line in caller.leftovers()]
+        return found + [line for served in self.all_replicas for line in served.leftovers()]
 
     async def check_rest(self, num_memory_files_before: int) -> None:
         drained = dict(zip(self.drains, await asyncio.gather(*self.drains.values()), strict=True))
