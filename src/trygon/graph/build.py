@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -148,6 +149,7 @@ class _Builder:
             return self._handle_factory(child_name, self._app_name)
 
         deployment = app.ingress_deployment
+        _check_arguments(deployment.name, deployment.func_or_class, app.bound_args, app.bound_kwargs)
         definition = dumps_definition(
             deployment.func_or_class,
             app.bound_args,
@@ -184,6 +186,25 @@ class _Builder:
         name = f"{wanted}_{number}"
         self.renamed[name] = wanted
         return name
+
+
+def _check_arguments(
+    name: str, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Raise ServeError when the constructor cannot take what was bound: here, not in three replicas first."""
+    if not inspect.isclass(target):
+        return
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ServeError(
+            f"deployment {name!r} cannot be constructed with what was given to bind(): {error}; "
+            f"its constructor is {target.__name__}{signature}"
+        ) from None
 
 
 def _check_one_ingress(deployments: list[DeploymentSpec], asgi_names: list[str]) -> None:
