@@ -13,6 +13,19 @@ from tests.e2e.command import Command, run
 
 Start = Callable[..., Command]
 
+BROKEN = """
+from trygon import serve
+
+
+@serve.deployment
+class Broken:
+    def __init__(self):
+        raise TypeError("broken on purpose")
+
+
+app = Broken.bind()
+"""
+
 
 @pytest.fixture
 def left(folder: Path) -> Iterator[Path]:
@@ -44,7 +57,7 @@ def test_non_blocking_leaves_the_application_running(left: Path) -> None:
 
 
 def test_a_failed_non_blocking_run_leaves_nothing(folder: Path) -> None:
-    (folder / "broken.py").write_text("import hello\napp = hello.Hello.options(name='x').bind(1, 2, 3)\n")
+    (folder / "broken.py").write_text(BROKEN)
 
     done = run("run", "broken:app", "--port", "0", "--non-blocking", cwd=folder)
 
@@ -105,7 +118,7 @@ def test_a_route_that_is_taken_is_refused_and_the_other_serves_on(left: Path) ->
 
 
 def test_a_failed_new_version_leaves_the_old_one_serving(left: Path) -> None:
-    (left / "broken.py").write_text("import hello\napp = hello.Hello.bind(1, 2, 3)\n")
+    (left / "broken.py").write_text(BROKEN)
 
     done = run("run", "broken:app", "--instance", "left", cwd=left)
 
@@ -115,7 +128,7 @@ def test_a_failed_new_version_leaves_the_old_one_serving(left: Path) -> None:
 
 
 def test_a_failed_application_does_not_stay_in_a_joined_instance(left: Path) -> None:
-    (left / "broken.py").write_text("import hello\napp = hello.Hello.bind(1, 2, 3)\n")
+    (left / "broken.py").write_text(BROKEN)
 
     done = run("run", "broken:app", "--name", "b", "--route-prefix", "/b", "--instance", "left", cwd=left)
 

@@ -359,5 +359,5 @@ def test_everything_of_an_instance_is_the_owners_alone(start: Start) -> None:
     sockets = list(Path(instance.record.runtime_dir).iterdir())
     logs = list(Path(instance.record.log_dir).iterdir())
     assert len(sockets) >= 4
-    for path in (*sockets, *logs, Path(instance.record.state_dir) / "state.bin"):
+    for path in (*sockets, *logs, Path(instance.record.state_dir) / "state-attached.bin"):
         assert 0 == path.stat().st_mode & 0o077, path
