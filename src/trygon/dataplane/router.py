@@ -116,10 +116,6 @@ class Router:
         """Return the route of an application, or None."""
         return self._applications.get(app_name)
 
-    def has_replicas(self) -> bool:
-        """Whether any deployment has a replica that is connected."""
-        return any(link.is_open for pool in self._pools.values() for link in pool.links)
-
     # ---- connections
 
     def _connect(self, pool: Pool, replica_id: str, address: str) -> ReplicaLink:

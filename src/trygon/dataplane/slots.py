@@ -13,15 +13,13 @@ __all__ = ["Slot", "Slots"]
 class Slots:
     """At most `limit` requests in work."""
 
-    __slots__ = ("_on_free", "is_ending", "limit", "num_finished", "ongoing")
+    __slots__ = ("_on_free", "is_ending", "limit", "ongoing")
 
     def __init__(self, limit: int, on_free: Callable[[], None]) -> None:
         self.limit = limit
         self._on_free = on_free
         #: Requests that hold a slot; 0 <= ongoing <= limit.
         self.ongoing = 0
-        #: Requests that were answered or failed since the start.
-        self.num_finished = 0
         #: True once the time to finish ran out: what is cancelled now was not given up by its caller.
         self.is_ending = False
 
@@ -38,7 +36,6 @@ class Slots:
     def free(self) -> None:
         """Give a place back; called by its `Slot`."""
         self.ongoing -= 1
-        self.num_finished += 1
         self._on_free()
 
 
