@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from trygon.dataplane.context import request_context
+from trygon.dataplane.direct import begin_on_line
 from trygon.dataplane.handle_calls import HandleCall, StreamCall, UnaryCall
 from trygon.dataplane.messages import CallMeta
 from trygon.dataplane.payloads import SERIALIZATIONS, dump
+from trygon.dataplane.pool import Pool
 from trygon.dataplane.responses import DeploymentResponse, DeploymentResponseGenerator
 from trygon.dataplane.runtime import Runtime, current_runtime
 from trygon.dataplane.selections import BroadcastResponse, ReplicaSelection, TargetedCall
@@ -246,7 +248,7 @@ class DeploymentHandle:
         call.meta.payload = payload.meta
         if runtime.is_here:
             self._submit(runtime, call)
-        else:
+        elif not (type(call) is UnaryCall and begin_on_line(runtime, call, self._known_pool(runtime))):
             runtime.call(self._submit, runtime, call)
 
     def _submit(self, runtime: Runtime, call: HandleCall) -> None:
@@ -271,6 +273,9 @@ class DeploymentHandle:
             return
         if not call.is_over:
             self._prepare_and_submit(runtime, call, args, kwargs)
+
+    def _known_pool(self, runtime: Runtime) -> Pool | None:
+        return runtime.router.known_pool(self._app_name, self._deployment_name, self._revision(runtime))
 
     def _bind(self) -> Runtime:
         if self._runtime is None or not self._runtime.is_alive:

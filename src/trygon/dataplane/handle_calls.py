@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
-from trygon.dataplane.links import ReplicaLink, Withdrawable
+from trygon.dataplane.lines import Line
+from trygon.dataplane.links import Withdrawable
 from trygon.dataplane.messages import CallMeta, ErrorKind
 from trygon.dataplane.payloads import Payload, PayloadMeta, load
 from trygon.dataplane.task_errors import load_error
@@ -23,7 +24,15 @@ from trygon.errors import (
     ServeError,
 )
 
-__all__ = ["ITEM_COST_BYTES", "ITEM_WINDOW_BYTES", "HandleCall", "Outcome", "StreamCall", "UnaryCall"]
+__all__ = [
+    "ITEM_COST_BYTES",
+    "ITEM_WINDOW_BYTES",
+    "CallLink",
+    "HandleCall",
+    "Outcome",
+    "StreamCall",
+    "UnaryCall",
+]
 
 #: Bytes of stream items that may be under way; each item counts ITEM_COST_BYTES more than its size.
 ITEM_WINDOW_BYTES = 128 * 1024
@@ -122,6 +131,19 @@ def _finish(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+class CallLink(Protocol):
+    """The connection that a call uses: a `ReplicaLink`, or a `Line`."""
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame of the call."""
+
+    def cancel(self, stream: int) -> None:
+        """Tell the replica that nobody waits."""
+
+    def forget(self, stream: int) -> None:
+        """Undo the call; it was not sent."""
+
+
 class HandleCall:
     """What unary and streaming calls share: sending, cancelling, and turning failures into errors."""
 
@@ -152,10 +174,10 @@ class HandleCall:
         #: Whether this caller asked for it, even if the result was faster.
         self.was_cancelled = False
         self._flags = flags
-        self._link: ReplicaLink | None = None
+        self._link: CallLink | None = None
         self._stream = 0
 
-    def start(self, link: ReplicaLink, stream: int) -> None:
+    def start(self, link: CallLink, stream: int) -> None:
         payload = self.payload
         if payload is None:
             link.forget(stream)
@@ -221,7 +243,12 @@ class HandleCall:
 class UnaryCall(HandleCall):
     """One call, one answer."""
 
-    __slots__ = ()
+    __slots__ = ("line",)
+
+    def __init__(self, meta: CallMeta, payload: Payload | None) -> None:
+        super().__init__(meta, payload)
+        #: The connection that the calling thread sent it over by itself; None when it goes through the loop.
+        self.line: Line | None = None
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         if kind == _RESULT:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
+from trygon.dataplane.lines import Lines
 from trygon.dataplane.transport import FrameConnection
 
 __all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
@@ -57,6 +59,12 @@ class LinkOwner(Protocol):
     def on_link_lost(self, link: ReplicaLink) -> None:
         """The connection ended; open calls were told."""
 
+    def on_busy(self) -> None:
+        """The link holds a slot that no request took."""
+
+    def take_back(self, call: Call) -> None:
+        """Send `call` as if it were new: a replica did not take it from the thread that sent it."""
+
 
 class ReplicaLink(FrameConnection):
     """The connection from this process to one replica.
@@ -77,6 +85,8 @@ class ReplicaLink(FrameConnection):
         "is_leaving",
         "is_open",
         "is_suspect",
+        "is_watched",
+        "lines",
         "max_ongoing",
         "ongoing",
         "others",
@@ -85,9 +95,16 @@ class ReplicaLink(FrameConnection):
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: LinkOwner, replica_id: str, max_ongoing: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: LinkOwner,
+        replica_id: str,
+        address: str,
+        max_ongoing: int,
     ) -> None:
         super().__init__(loop)
+        #: Where threads that wait for their answers call by themselves.
+        self.lines = Lines(self, address)
         self._owner = owner
         self.replica_id = replica_id
         self.max_ongoing = max_ongoing
@@ -101,6 +118,8 @@ class ReplicaLink(FrameConnection):
         #: True when the routing table no longer lists the replica: finish and close.
         self.is_leaving = False
         self.is_suspect = False
+        #: Whether the router's liveness tick was asked for; cleared when it stops.
+        self.is_watched = False
         #: Set by every arriving byte, cleared by the router's liveness tick.
         self.heard = True
         #: Loop time of the unanswered ping, or 0.
@@ -152,8 +171,9 @@ class ReplicaLink(FrameConnection):
                 self.budget += 1
 
     def hold_slot(self) -> None:
-        """Count a slot for a request that will come."""
+        """Count a slot for a request that will come, or came another way."""
         self.ongoing += 1
+        self._owner.on_busy()
 
     def release_slot(self, *, announce: bool = True) -> None:
         """Give back what `hold_slot` counted; announced, unless a request takes it in this very step."""
@@ -161,6 +181,27 @@ class ReplicaLink(FrameConnection):
             self.ongoing -= 1
         if announce:
             self._owner.on_room(self)
+
+    def return_call(self, call: Call) -> None:
+        """Give a call that the replica did not take from a line to the owner."""
+        self._owner.take_back(call)
+
+    def on_line_answer(self, load: int) -> None:
+        """Hear the replica's load, a call on a line included; any thread may say so."""
+        self.heard = True
+        others = load - 1 - self.ongoing
+        self.others = others if others > 0 else 0
+        if others > 0 and not self.is_watched:
+            # Without a tick this number would keep calls on lines away for ever.
+            self.is_watched = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._owner.on_busy)
+
+    def on_line_lost(self) -> None:
+        """Send nothing more to a replica that ended a connection of ours; any thread may say so."""
+        self.is_open = False
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.abort)
 
     @property
     def num_open(self) -> int:
@@ -248,6 +289,7 @@ class ReplicaLink(FrameConnection):
         self._streams.clear()
         self._holders.clear()
         self.ongoing = 0
+        self.lines.close()
         for call in calls:
             call.on_lost(self.replica_id)
         self._owner.on_link_lost(self)
@@ -259,6 +301,7 @@ class ReplicaLink(FrameConnection):
     def leave(self) -> None:
         """Take nothing new; close once the open calls are done."""
         self.is_leaving = True
+        self.lines.leave()
         self.close_if_idle()
 
     def close_if_idle(self) -> None:

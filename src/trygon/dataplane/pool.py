@@ -216,6 +216,18 @@ class Pool:
             self.pump()
         link.close_if_idle()
 
+    def on_busy(self) -> None:
+        """Watch whether replicas answer while they have requests."""
+        self._on_busy()
+
+    def take_back(self, call: Call) -> None:
+        """Start a request again that a replica did not take from the thread that sent it."""
+        call.on_moved(self)
+        if self._is_closed:
+            self._on_orphan(self.key, call)
+        else:
+            self.submit(call)
+
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""
         self._refuse_targeted(link)

@@ -9,9 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, NoReturn
 
+from trygon.dataplane.direct import hand_over, wait_on_line
 from trygon.dataplane.handle_calls import HandleCall, StreamCall, UnaryCall
 from trygon.dataplane.runtime import Runtime
-from trygon.errors import RequestCancelledError, SerializationError
+from trygon.errors import InstanceError, RequestCancelledError, SerializationError
 
 __all__ = ["DeploymentResponse", "DeploymentResponseGenerator"]
 
@@ -66,12 +67,13 @@ class DeploymentResponse(_Response):
     __slots__ = ("_call", "_runtime")
 
     def __init__(self, call: UnaryCall, runtime: Runtime) -> None:
-        self._call = call
+        self._call: UnaryCall = call
         self._runtime = runtime
 
     def __await__(self) -> Generator[Any, None, Any]:
         outcome = self._call.outcome
         if not outcome.is_done:
+            hand_over(self._runtime, self._call)
             try:
                 yield from outcome.wait().__await__()
             except asyncio.CancelledError:
@@ -95,9 +97,27 @@ class DeploymentResponse(_Response):
             RequestCancelledError: The request was cancelled.
         """
         _refuse_running_loop("DeploymentResponse.result()", "`await response`")
-        if not self._call.outcome.wait_blocking(timeout_s):
-            raise TimeoutError(f"no result of request {self.request_id} within {timeout_s} s")
-        return self._call.outcome.get()
+        call = self._call
+        if not call.outcome.is_done:
+            left_s = timeout_s
+            line = call.line
+            if line is None:
+                self._runtime.waits.is_blocking = True
+            elif self._runtime.is_alive:
+                left_s = wait_on_line(self._runtime, call, line, timeout_s)
+            else:
+                raise InstanceError(
+                    "this response belongs to the process that made the call, or to an instance that was shut down; "
+                    "make the call again"
+                )
+            if not call.outcome.wait_blocking(left_s):
+                raise TimeoutError(f"no result of request {self.request_id} within {timeout_s} s")
+        return call.outcome.get()
+
+    def __del__(self) -> None:
+        call = getattr(self, "_call", None)
+        if call is not None and call.line is not None and not call.outcome.is_done:
+            hand_over(self._runtime, call)
 
     @property
     def by_reference(self) -> bool:

@@ -100,6 +100,15 @@ class Router:
                 return pool
         raise DeploymentUnavailableError(self._explain_missing(app_name, deployment))
 
+    def known_pool(self, app_name: str, deployment: str, revision: int | None = None) -> Pool | None:
+        """Return what `pool` would, if the table lists it; may be called by any thread."""
+        if revision is not None:
+            pool = self._pools.get((app_name, deployment, revision))
+            if pool is not None:
+                return pool
+        app = self._applications.get(app_name)
+        return self._pools.get((app_name, deployment, app.revision)) if app is not None else None
+
     def _explain_missing(self, app_name: str, deployment: str) -> str:
         if app_name not in self._applications:
             known = ", ".join(sorted(self._applications)) or "none"
@@ -119,7 +128,7 @@ class Router:
     # ---- connections
 
     def _connect(self, pool: Pool, replica_id: str, address: str) -> ReplicaLink:
-        link = ReplicaLink(self.loop, pool, replica_id, pool.max_ongoing_requests)
+        link = ReplicaLink(self.loop, pool, replica_id, address, pool.max_ongoing_requests)
         self._connecting[link] = self.loop.create_task(self._keep_trying(pool, link, address))
         return link
 
@@ -154,6 +163,7 @@ class Router:
                 DeploymentUnavailableError("the router is closed: the instance was shut down")
             )
             for link in pool.links:
+                link.lines.abort()
                 link.abort()
             pool.links.clear()
 
@@ -171,11 +181,15 @@ class Router:
             woke = False
             for link in pool.links:
                 woke = self._check(link, now) or woke
-                is_busy = is_busy or link.ongoing > 0
+                is_busy = is_busy or link.ongoing > 0 or link.others > 0 or link.is_suspect
             if woke:
                 pool.pump()
         if is_busy and not self._is_closed:
             self._watch()
+        else:
+            for pool in self._pools.values():
+                for link in pool.links:
+                    link.is_watched = False
 
     def _check(self, link: ReplicaLink, now: float) -> bool:
         """Update one link's suspicion; return True if it came back."""

@@ -13,16 +13,36 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
+from trygon.dataplane.lines import Line
 from trygon.dataplane.router import Router
 from trygon.errors import InstanceError
 
-__all__ = ["Runtime", "current_runtime", "set_connector", "set_default_runtime", "use_runtime"]
+__all__ = ["Runtime", "Waits", "current_runtime", "set_connector", "set_default_runtime", "use_runtime"]
+
+
+class Waits(threading.local):
+    """What each calling thread does with its responses."""
+
+    #: Whether it blocks for each answer, as a script does, so that its calls may go over a line of their own.
+    is_blocking = False
+    #: The line of its last call.
+    line: Line | None = None
 
 
 class Runtime:
     """A router, the loop it lives on, and the application and revision that calls are made for."""
 
-    __slots__ = ("__weakref__", "_tasks", "_thread", "app_name", "is_alive", "loop", "revision", "router")
+    __slots__ = (
+        "__weakref__",
+        "_tasks",
+        "_thread",
+        "app_name",
+        "is_alive",
+        "loop",
+        "revision",
+        "router",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -41,6 +61,7 @@ class Runtime:
         self.revision = revision
         #: False once its loop is of no use: the instance ended, or this process is a fork of the one that made it.
         self.is_alive = True
+        self.waits = Waits()
         self._thread = threading.get_ident()
         _runtimes.add(self)
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -97,6 +97,9 @@ class Calls(Doors):
     async def aecho(self, value: Any = None) -> Any:
         return value
 
+    def lengthen(self, text: str, count: int) -> str:
+        return text * count
+
     def raises(self, kind: str) -> None:
         raise ERRORS[kind]()
 
