@@ -60,9 +60,11 @@ PURE = (
     "delivery",
     "ensembles",
     "control.reconcile",
+    "control.deaths",
     "dataplane.frames",
     "dataplane.batching",
     "dataplane.balancing",
+    "dataplane.poison",
     "dataplane.admission",
 )
 
