@@ -82,9 +82,7 @@ def test_what_may_have_effects_is_not_sent_again(url: str, tmp_path: Path) -> No
     assert 1 == len(_victims(tmp_path, "post"))
     _wait_complete(handle, 2)
     # Its body is longer than what is kept.
-    long = httpx.put(
-        f"{url}/?once=put", content=b"x" * 400_000, headers={"idempotency-key": "a"}, timeout=20
-    )
+    long = httpx.put(f"{url}/?once=put", content=b"x" * 400_000, headers={"idempotency-key": "a"}, timeout=20)
     assert 502 == long.status_code
     assert 1 == len(_victims(tmp_path, "put"))
     with pytest.raises(ReplicaDiedError):
@@ -172,7 +170,7 @@ def test_a_second_death_is_final(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "how", "statuses"),
+    "method, how, statuses",
     [
         ("GET", "exit", [502, 503, 503]),
         ("POST", "exit", [502, 502, 503]),
