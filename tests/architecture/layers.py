@@ -60,7 +60,6 @@ PURE = (
     "delivery",
     "ensembles",
     "control.reconcile",
-    "control.deaths",
     "dataplane.frames",
     "dataplane.batching",
     "dataplane.balancing",

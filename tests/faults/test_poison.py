@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.fault_apps import Bomb
+from tests.faults.fault_apps import Bomb, Relay
 from tests.waiting import wait_until
 from trygon import serve
 from trygon.serve.exceptions import PoisonRequestError, ReplicaDiedError, RequestCancelledError
@@ -228,6 +228,17 @@ def test_a_poison_call_raises_a_typed_error(url: str, tmp_path: Path) -> None:
     assert 0 < caught.value.retry_after_s <= 300
     assert 2 == len(_victims(tmp_path, "a"))
     assert isinstance(handle.pid.remote().result(timeout_s=20), int)
+
+
+def test_a_poison_call_of_a_parent_is_told_to_the_client(url: str, tmp_path: Path) -> None:
+    serve.run(Relay.bind(Bomb.options(num_replicas=3).bind(str(tmp_path))))
+
+    answers = [httpx.get(f"{url}/?die=a", timeout=20) for _ in range(3)]
+
+    assert [502, 502, 503] == [answer.status_code for answer in answers]
+    assert "ended 2 replicas of deployment 'Bomb'" in answers[-1].text
+    assert 290 < int(answers[-1].headers["retry-after"]) <= 300
+    assert 2 == len(_victims(tmp_path, "a"))
 
 
 def test_a_mended_revision_starts_with_a_clean_slate(url: str, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
 _IDEMPOTENCY_KEY = b"idempotency-key"
 
 
-class HttpLink(Protocol):
+class _HttpLink(Protocol):
     """The connection that a request uses: a `ReplicaLink`, or what stands before it."""
 
     is_paused: bool
@@ -80,7 +80,7 @@ class HttpCall:
         self._more = more
         #: None once the call is over.
         self._sink: ResponseSink | None = sink
-        self._link: HttpLink | None = None
+        self._link: _HttpLink | None = None
         self._stream = 0
         #: Bytes the replica will still take; it grants the first window when it accepts the request.
         self._window = 0
@@ -128,7 +128,7 @@ class HttpCall:
 
     # ---- links.Call
 
-    def start(self, link: HttpLink, stream: int) -> None:
+    def start(self, link: _HttpLink, stream: int) -> None:
         self._link = link
         self._stream = stream
         link.send(encode(_HTTP, stream, self._head, self._body, flags=_MORE if self._more else 0))
