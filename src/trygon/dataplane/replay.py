@@ -171,14 +171,18 @@ class ReplayDesk:
         "_loop",
         "_pool",
         "_timer",
+        "num_held",
     )
 
     def __init__(self, pool: DeskPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
         self._ledger = PoisonLedger()
-        #: What waits for a verdict or for a replica without other guests, oldest first.
-        self._held: OrderedDict[_Tracked, None] = OrderedDict()
+        #: What waits for a verdict or for a replica without other guests, by kind, oldest first. By kind, because
+        #: one verdict is for all of it: a thousand that wait must not be looked at for each answer of another.
+        self._held: dict[bytes, OrderedDict[_Tracked, None]] = {}
+        #: How many these are.
+        self.num_held = 0
         #: Trials and replays under way without an answer. A trial is alone on its replica, or it would take a
         #: replay with it, which is not sent a third time.
         self._guests: dict[_Tracked, ReplicaLink] = {}
@@ -186,11 +190,6 @@ class ReplayDesk:
         self._due = 0.0
         self._is_pumping = False
         self._is_closed = False
-
-    @property
-    def num_held(self) -> int:
-        """Requests that wait here."""
-        return len(self._held)
 
     # ---- what happens
 
@@ -247,7 +246,7 @@ class ReplayDesk:
 
     def _keep(self, kept: list[_Tracked], replica_id: str, failed: list[Call], now: float) -> None:
         for tracked in kept:
-            if len(self._held) >= MAX_HELD:
+            if self.num_held >= MAX_HELD:
                 failed.append(tracked.call)
                 continue
             tracked.desk = self
@@ -258,7 +257,7 @@ class ReplayDesk:
             tracked.link = None
             tracked.where = None
             tracked.call.on_moved(tracked)
-            self._held[tracked] = None
+            self._hold(tracked)
 
     def _look_again_at_waiting(self, now: float) -> None:
         """Judge what was waiting before this death."""
@@ -267,7 +266,7 @@ class ReplayDesk:
             if tracked is None:
                 self._pool.waiting[call] = None
             elif tracked.is_replay or self._ledger.judge(tracked.kind, now) is not Verdict.PASS:
-                self._held[tracked] = None
+                self._hold(tracked)
             else:
                 self._pool.waiting[tracked] = None
 
@@ -299,15 +298,30 @@ class ReplayDesk:
 
     def withdraw(self, tracked: _Tracked) -> None:
         """Forget a request that its caller gave up."""
-        self._held.pop(tracked, None)
+        self._unhold(tracked)
         self.end(tracked, is_done=False)
         self._settle()
 
     def take_held(self) -> list[Call]:
         """Return what waits here, and hold nothing."""
-        held: list[Call] = list(self._held)
+        held: list[Call] = [tracked for queue in self._held.values() for tracked in queue]
         self._held.clear()
+        self.num_held = 0
         return held
+
+    def _hold(self, tracked: _Tracked, *, first: bool = False) -> None:
+        queue = self._held.setdefault(tracked.kind, OrderedDict())
+        queue[tracked] = None
+        queue.move_to_end(tracked, last=not first)
+        self.num_held += 1
+
+    def _unhold(self, tracked: _Tracked) -> None:
+        queue = self._held.get(tracked.kind)
+        if queue is not None and tracked in queue:
+            del queue[tracked]
+            self.num_held -= 1
+            if not queue:
+                del self._held[tracked.kind]
 
     def close(self) -> list[Call]:
         """Stop; return what waits here."""
@@ -330,10 +344,10 @@ class ReplayDesk:
             self._refuse(tracked, now)
         elif verdict is Verdict.PASS and not tracked.is_replay:
             return tracked, self._quiet_links()
-        elif len(self._held) >= MAX_HELD:
-            tracked.call.on_refused(BackPressureError(len(self._held), MAX_HELD))
+        elif self.num_held >= MAX_HELD:
+            tracked.call.on_refused(BackPressureError(self.num_held, MAX_HELD))
         elif not self._pool.is_over_bound(tracked):
-            self._held[tracked] = None
+            self._hold(tracked)
             self.pump()
         return None
 
@@ -344,8 +358,7 @@ class ReplayDesk:
             return False
         self._leave(tracked)
         if tracked.is_replay or not self._pool.is_over_bound(tracked):
-            self._held[tracked] = None
-            self._held.move_to_end(tracked, last=False)
+            self._hold(tracked, first=True)
             self.pump()
         return True
 
@@ -377,63 +390,70 @@ class ReplayDesk:
         try:
             now = self._loop.time()
             self._ledger.expire(now)
-            for tracked in list(self._held):
-                # What is told to one may have ended another.
-                if tracked in self._held:
-                    self._place(tracked, now)
+            for kind in list(self._held):
+                self._pump_kind(kind, now)
         finally:
             self._is_pumping = False
         self._settle()
 
-    def _place(self, tracked: _Tracked, now: float) -> None:
-        verdict = self._ledger.judge(tracked.kind, now)
-        if verdict is Verdict.WAIT:
-            return
-        if verdict is Verdict.REFUSE:
-            del self._held[tracked]
-            self._refuse(tracked, now)
-        elif self._pool.is_unavailable(tracked):
-            self._held.pop(tracked, None)
-        elif verdict is Verdict.TRY:
-            self._try(tracked, now)
-        elif tracked.is_replay:
-            self._send_again(tracked)
-        else:
-            del self._held[tracked]
-            link = choose(self._quiet_links(), _randbits(32))
-            if link is not None:
-                link.begin(tracked)
-            else:
-                tracked.on_moved(self._pool)
-                self._pool.returned[tracked] = None
-
-    def _try(self, tracked: _Tracked, now: float) -> None:
-        """Run a suspect where no other guest is, and not on the last replica if it has cost one already."""
-        if tracked.is_replay and self._pool.num_replicas > 1:
-            num_open = sum(link.is_open and not link.is_leaving for link in self._pool.links)
-            if num_open < 2:
-                if now >= tracked.until:
-                    del self._held[tracked]
-                    tracked.call.on_lost(tracked.replica_id)
+    def _pump_kind(self, kind: bytes, now: float) -> None:
+        # Looked up each time: what is told to one may have ended another, or cleared its kind.
+        while queue := self._held.get(kind):
+            verdict = self._ledger.judge(kind, now)
+            if verdict is Verdict.WAIT:
                 return
+            if verdict is Verdict.TRY:
+                self._try(queue, now)
+                return
+            tracked = next(iter(queue))
+            if verdict is Verdict.REFUSE:
+                self._unhold(tracked)
+                self._refuse(tracked, now)
+            elif self._pool.is_unavailable(tracked):
+                self._unhold(tracked)
+            elif not self._send(tracked):
+                return
+
+    def _try(self, queue: OrderedDict[_Tracked, None], now: float) -> None:
+        """Run one suspect where no other guest is; one that has cost a replica not on the last of several."""
+        candidate: _Tracked | None = next(iter(queue))
+        num_open = sum(link.is_open and not link.is_leaving for link in self._pool.links)
+        if num_open < 2 and self._pool.num_replicas > 1:
+            candidate = next((tracked for tracked in queue if not tracked.is_replay), None)
+            for tracked in [tracked for tracked in queue if tracked.is_replay and now >= tracked.until]:
+                self._unhold(tracked)
+                tracked.call.on_lost(tracked.replica_id)
+        # One that is told of its loss may have ended another.
+        if candidate is None or candidate not in queue:
+            return
         taken = set(self._guests.values())
         link = choose([link for link in self._pool.links if link not in taken], _randbits(32))
-        if link is None:
-            return
-        del self._held[tracked]
-        tracked.is_trial = tracked.was_trial = True
-        self._ledger.begin_try(tracked.kind)
-        self._guests[tracked] = link
-        link.begin(tracked)
-
-    def _send_again(self, tracked: _Tracked) -> None:
-        """Run a replay where no suspect is."""
-        taken = {link for guest, link in self._guests.items() if guest.is_trial}
-        link = choose([link for link in self._pool.links if link not in taken], _randbits(32))
         if link is not None:
-            del self._held[tracked]
+            self._unhold(candidate)
+            candidate.is_trial = candidate.was_trial = True
+            self._ledger.begin_try(candidate.kind)
+            self._guests[candidate] = link
+            link.begin(candidate)
+        elif self._pool.is_unavailable(candidate):
+            self._unhold(candidate)
+
+    def _send(self, tracked: _Tracked) -> bool:
+        """Send what nothing is known against, a replay only where no suspect is; False when it has to wait here."""
+        if tracked.is_replay:
+            taken = {link for guest, link in self._guests.items() if guest.is_trial}
+            link = choose([link for link in self._pool.links if link not in taken], _randbits(32))
+            if link is None:
+                return False
             self._guests[tracked] = link
+        else:
+            link = choose(self._quiet_links(), _randbits(32))
+        self._unhold(tracked)
+        if link is not None:
             link.begin(tracked)
+        else:
+            tracked.on_moved(self._pool)
+            self._pool.returned[tracked] = None
+        return True
 
     def _quiet_links(self) -> list[ReplicaLink]:
         """Return the replicas without guests, if any of them has room: a newcomer may be poison too."""
@@ -453,7 +473,12 @@ class ReplayDesk:
         is_needed = bool(self._held) or not self._ledger.is_empty
         self._pool.desk = self if is_needed else None
         now = self._loop.time()
-        dues = [tracked.until for tracked in self._held if tracked.until > now]
+        # The first replay of each kind: the others were lost later, or with it.
+        dues = [
+            next((tracked.until for tracked in queue if tracked.is_replay), 0.0)
+            for queue in self._held.values()
+        ]
+        dues = [until for until in dues if until > now]
         due = self._ledger.next_due(now)
         if due is not None:
             dues.append(due)
