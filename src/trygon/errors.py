@@ -3,6 +3,7 @@
 TrygonError
 ├── ServeError                        the face of Ray Serve's RayServeException
 │   ├── DeploymentUnavailableError    no replica can take the request: failed, deleted, circuit open
+│   │   └── PoisonRequestError        requests like this one have ended replicas
 │   ├── ReplicaUnavailableError       the chosen replica cannot be reached
 │   ├── BackPressureError             a bounded queue is full
 │   ├── SerializationError            an argument or result cannot travel between processes
@@ -22,6 +23,7 @@ __all__ = [
     "DeployError",
     "DeploymentUnavailableError",
     "InstanceError",
+    "PoisonRequestError",
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
@@ -42,6 +44,28 @@ class ServeError(TrygonError):
 
 class DeploymentUnavailableError(ServeError):
     """No replica of the deployment can take requests: it failed, was deleted, or never existed."""
+
+
+class PoisonRequestError(DeploymentUnavailableError):
+    """Requests like this one have ended several replicas, so this one was not sent to another.
+
+    Args:
+        deployment: The deployment whose replicas died.
+        num_deaths: How many did since such a request was last answered.
+        retry_after_s: Seconds until one is tried again.
+    """
+
+    def __init__(self, deployment: str = "", num_deaths: int = 0, retry_after_s: float = 0.0) -> None:
+        super().__init__(deployment, num_deaths, retry_after_s)
+        self.deployment = deployment
+        self.num_deaths = num_deaths
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return (
+            f"requests like this one have ended {self.num_deaths} replicas of deployment {self.deployment!r}, so it "
+            f"is not sent to another; it may be sent again in {self.retry_after_s:.0f} s, or to a mended revision"
+        )
 
 
 class ReplicaUnavailableError(ServeError):

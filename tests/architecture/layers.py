@@ -63,6 +63,7 @@ PURE = (
     "dataplane.frames",
     "dataplane.batching",
     "dataplane.balancing",
+    "dataplane.poison",
     "dataplane.admission",
 )
 

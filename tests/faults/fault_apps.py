@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -97,3 +98,88 @@ def wait_until_stuck(threads: Executor, ask: Callable[[], Any]) -> Future[Any]:
         except TimeoutError:
             return asked
     raise AssertionError("every request was answered: none met the replica that does not answer")
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Bomb(Doors):
+    """Ends its process when asked, and writes down beforehand that it was asked.
+
+    Args:
+        folder: One file for each name, one line with a pid for each time it was asked.
+        gate: A file that its start waits for.
+    """
+
+    def __init__(self, folder: str, gate: str = "") -> None:
+        super().__init__()
+        self.folder = folder
+        if gate:
+            _until_exists(gate)
+
+    async def __call__(self, request: Request) -> Any:
+        query = request.query_params
+        if name := query.get("die"):
+            self.die(name, query.get("how", "exit"))
+        if name := query.get("once"):
+            self.die_once(name)
+        if name := query.get("door"):
+            self._note(name)
+            await self.wait(name)
+        if name := query.get("stream"):
+            return StreamingResponse(self.stream_and_die(name))
+        if "body" in query and b"die" in await request.body():
+            self.die("body", "exit")
+        return os.getpid()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    def die(self, name: str, how: str = "exit") -> None:
+        """End the process each time."""
+        self._note(name)
+        if how == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), getattr(signal, how))
+
+    def die_once(self, name: str) -> int:
+        """End the process as if somebody had killed it, the first time only."""
+        if self._note(name) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return os.getpid()
+
+    async def items_once(self, name: str) -> Any:
+        """End the process before the first item, the first time only."""
+        yield self.die_once(name)
+        yield "last"
+
+    async def items_then_die(self, name: str) -> Any:
+        yield "first"
+        self.die_once(name)
+
+    async def hold(self, name: str) -> int:
+        """Wait behind a door."""
+        self._note(name)
+        await self.wait(name)
+        return os.getpid()
+
+    async def stream_and_die(self, name: str) -> Any:
+        yield b"begun"
+        self.die(name)
+
+    def _note(self, name: str) -> int:
+        """Write one line, and return how many there are."""
+        path = os.path.join(self.folder, name)
+        with open(path, "a") as file:
+            file.write(f"{os.getpid()}\n")
+        with open(path) as file:
+            return len(file.readlines())
+
+
+@serve.deployment
+class Relay:
+    """Passes a poison on to a bomb."""
+
+    def __init__(self, bomb: DeploymentHandle) -> None:
+        self.bomb = bomb
+
+    async def __call__(self, request: Request) -> Any:
+        return await self.bomb.die.remote(request.query_params["die"])

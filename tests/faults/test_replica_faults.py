@@ -86,9 +86,8 @@ def test_a_killed_replica_fails_only_its_own_requests_and_is_replaced(url: str, 
         load.wait_for_more()
 
     http, by_handle = load.failures()
-    # At most one request of each caller was on the replica that died.
-    assert set(http) <= {502}
-    assert http.total() <= 3
+    # At most one request of each caller was on the replica that died; GETs were sent again.
+    assert Counter() == http
     assert set(by_handle) <= {"ReplicaDiedError"}
     assert by_handle.total() <= 3
     assert "RUNNING" == serve.status().applications["default"].status
@@ -99,7 +98,7 @@ def test_requests_in_work_fail_at_once_and_queued_ones_do_not(url: str) -> None:
     pid = handle.pid.remote().result()
 
     with ThreadPoolExecutor(8) as threads, httpx.Client(base_url=url, timeout=30) as client:
-        working = threads.submit(client.get, "/?door=a")
+        working = threads.submit(client.post, "/?door=a")
         wait_until(lambda: handle.count.remote("a").result() == 1, "the request to enter")
         by_handle = handle.wait.remote("a")
         queued = [threads.submit(client.get, "/") for _ in range(3)]
@@ -114,8 +113,7 @@ def test_requests_in_work_fail_at_once_and_queued_ones_do_not(url: str) -> None:
         statuses = Counter(one.result(10).status_code for one in queued)
         outcomes = [_outcome(call) for call in queued_calls]
 
-    assert 3 == statuses[200] + statuses[502]
-    assert statuses[502] <= 1
+    assert 3 == statuses[200]
     assert all(isinstance(one, int | ReplicaDiedError) for one in outcomes)
     assert sum(isinstance(one, ReplicaDiedError) for one in outcomes) <= 1
 
@@ -146,8 +144,9 @@ def test_a_begun_stream_is_cut(url: str) -> None:
 def test_user_code_that_ends_the_process_fails_its_request(url: str) -> None:
     handle = serve.run(Victim.bind())
 
-    for _ in range(3):
-        assert 502 == httpx.get(f"{url}/?die=1", timeout=10).status_code
+    # A third time it would be refused.
+    for number in range(2):
+        assert 502 == httpx.post(f"{url}/?die={number}", timeout=10).status_code
         # The ingress heard of the death first: a call that this process sends before it hears is lost too.
         wait_until(lambda: isinstance(_outcome(handle.pid.remote()), int), "an answer by handle")
         with pytest.raises(ReplicaDiedError):
@@ -158,7 +157,8 @@ def test_user_code_that_ends_the_process_fails_its_request(url: str) -> None:
 def test_a_parent_hears_of_its_childs_death(url: str) -> None:
     front = serve.run(Front.bind(Victim.options(num_replicas=2).bind()))
 
-    for _ in range(3):
+    # A third time it would be refused.
+    for _ in range(2):
         assert "ReplicaDiedError" == front.caught.remote().result(timeout_s=10)
         assert {"int"} == set(front.many.remote(50).result(timeout_s=10))
         assert 200 == httpx.get(url, timeout=10).status_code

@@ -24,6 +24,7 @@ from trygon.control.actions import (
 )
 from trygon.control.admission import admit, notes_for
 from trygon.control.calls import Waiters
+from trygon.control.deaths import death_cause
 from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
@@ -318,7 +319,10 @@ class Controller:
         if replica.phase is ReplicaPhase.READY:
             logger.warning("replica %s ended unasked: %s", event.replica_id, event.reason)
         if replica.phase is not ReplicaPhase.STARTING:
-            self._handle(ReplicaEnded(event.replica_id, event.reason))
+            cause = death_cause(
+                event.exit_code, event.signal, is_told=replica.phase is not ReplicaPhase.READY
+            )
+            self._handle(ReplicaEnded(event.replica_id, event.reason, cause))
             return
         # It may have said why on its link, which is read after the news of its death.
         self._exits[event.replica_id] = event

@@ -6,6 +6,7 @@ import msgspec
 
 from trygon.control.state import Revision
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.routing import DeathCause
 
 __all__ = [
     "ApplicationDeleted",
@@ -81,6 +82,8 @@ class ReplicaEnded(msgspec.Struct, frozen=True):
 
     replica_id: str
     reason: str
+    #: Of a replica that served; None where no caller can have lost a request.
+    cause: DeathCause | None = None
 
 
 class ReplicaLeaving(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ from trygon.control.reconcile.deployment import after_crash, after_failed_start,
 from trygon.control.reconcile.replica import InvalidTransition, ReplicaEventKind, ReplicaPhase, next_phase
 from trygon.control.state import Application, ControllerState, Replica
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.routing import ReplicaDeath
 
 __all__ = ["fold"]
 
@@ -167,6 +168,8 @@ def _fold_replica(
         case ReplicaUnplaced():
             _step(application, replica, ReplicaEventKind.UNPLACED, now, reason=event.reason)
         case ReplicaEnded():
+            if event.cause is not None:
+                state.deaths.append(ReplicaDeath(event.replica_id, event.cause))
             _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
             return {application.name} | _unblock(state)
     return {application.name}

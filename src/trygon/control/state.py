@@ -9,12 +9,15 @@ import msgspec
 from trygon.control.reconcile.replica import LIVE, ReplicaPhase
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.routing import ReplicaDeath
 
 __all__ = ["Application", "ControllerState", "Replica", "Revision", "StartRecord"]
 
 #: Entries of the decision log of each deployment, and characters of one; a traceback may be long.
 _LOG_LENGTH = 200
 _LOG_CHARACTERS = 500
+#: A caller that reads slowly may skip tables; with so many in each it still hears of all deaths but in a storm.
+_NUM_DEATHS = 64
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +161,8 @@ class ControllerState:
 
     def __init__(self) -> None:
         self.applications: dict[str, Application] = {}
+        #: The last replicas that died while they served, oldest first; told to their callers.
+        self.deaths: deque[ReplicaDeath] = deque(maxlen=_NUM_DEATHS)
 
     def owner(self, replica_id: str) -> Application | None:
         """Return the application of a replica that is known, or None."""

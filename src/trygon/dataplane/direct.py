@@ -21,6 +21,8 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     """Send `call` from this thread; False when it has to go through the loop."""
     if not runtime.waits.is_blocking or pool is None or pool.waiting or pool.returned:
         return False
+    if pool.desk is not None:
+        return False
     line = runtime.waits.line
     if line is not None and line.thread == threading.get_ident():
         previous = line.call

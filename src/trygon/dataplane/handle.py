@@ -33,6 +33,8 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     request_serialization: str = "cloudpickle"
     response_serialization: str = "cloudpickle"
+    #: Whether a call whose replica died unanswered is made once more; not an option of Ray Serve's.
+    retryable: bool = False
 
 
 _DEFAULTS = HandleOptions()
@@ -125,7 +127,7 @@ class DeploymentHandle:
 
     # ---- options
 
-    def options(
+    def options(  # noqa: PLR0913 - one keyword for each option
         self,
         *,
         method_name: str | None = None,
@@ -134,6 +136,7 @@ class DeploymentHandle:
         stream: bool | None = None,
         request_serialization: str | None = None,
         response_serialization: str | None = None,
+        retryable: bool | None = None,
         _prefer_local_routing: bool | None = None,
         _by_reference: bool | None = None,
     ) -> DeploymentHandle:
@@ -146,6 +149,9 @@ class DeploymentHandle:
             stream: Whether the method is a generator whose items are wanted as they come.
             request_serialization: "cloudpickle" (default), "pickle", "msgpack" or "orjson".
             response_serialization: As `request_serialization`, for the result.
+            retryable: Whether a call may be made once more on another replica when its replica died before
+                it answered, or before a stream's first item; for calls that do no more when made twice.
+                Not an option of Ray Serve's.
 
         Raises:
             ValueError: An unknown serialization.
@@ -163,6 +169,7 @@ class DeploymentHandle:
             "stream": stream,
             "request_serialization": request_serialization,
             "response_serialization": response_serialization,
+            "retryable": retryable,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         changed = msgspec.structs.replace(self._options, **changes)
@@ -223,6 +230,7 @@ class DeploymentHandle:
                 result_serialization=options.response_serialization,
             )
         call = StreamCall(meta, None) if options.stream else UnaryCall(meta, None)
+        call.is_retryable = options.retryable
         if context is not None:
             if context.children is None:
                 context.children = set()

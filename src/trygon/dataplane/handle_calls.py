@@ -13,8 +13,10 @@ import msgspec
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Line
 from trygon.dataplane.links import Withdrawable
-from trygon.dataplane.messages import CallMeta, ErrorKind
+from trygon.dataplane.messages import CallMeta, ErrorKind, Evidence
 from trygon.dataplane.payloads import Payload, PayloadMeta, load
+from trygon.dataplane.poison import fingerprint
+from trygon.dataplane.segments import open_segment
 from trygon.dataplane.task_errors import load_error
 from trygon.errors import (
     DeploymentUnavailableError,
@@ -151,7 +153,9 @@ class HandleCall:
         "_flags",
         "_link",
         "_stream",
+        "has_begun",
         "is_over",
+        "is_retryable",
         "meta",
         "outcome",
         "payload",
@@ -173,6 +177,10 @@ class HandleCall:
         self.is_over = False
         #: Whether this caller asked for it, even if the result was faster.
         self.was_cancelled = False
+        #: Whether the caller said that a call made twice does no more than one; set before it is submitted.
+        self.is_retryable = False
+        #: True once an item of a stream has arrived.
+        self.has_begun = False
         self._flags = flags
         self._link: CallLink | None = None
         self._stream = 0
@@ -215,6 +223,13 @@ class HandleCall:
 
     def on_refused(self, error: Exception) -> None:
         self._end(None, error)
+
+    def evidence(self) -> Evidence | None:
+        payload = self.payload
+        if self.is_over or payload is None:
+            return None
+        is_retryable = self.is_retryable and not self.has_begun
+        return Evidence(_kind(self.meta.method, payload), is_retryable=is_retryable, has_begun=self.has_begun)
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         self.is_over = True
@@ -287,6 +302,7 @@ class StreamCall(HandleCall):
                         link.cancel(stream)
                     self._end(None, error)
                 else:
+                    self.has_begun = True
                     self.items.append((item, _size(head, body) + ITEM_COST_BYTES))
             self._notify()
         elif kind != _CREDIT:
@@ -315,6 +331,17 @@ class StreamCall(HandleCall):
         if self._unacknowledged >= ITEM_WINDOW_BYTES // 2 and self._link is not None:
             self._link.send(encode(_CREDIT, self._stream, value=self._unacknowledged))
             self._unacknowledged = 0
+
+
+def _kind(method: str, payload: Payload) -> bytes | None:
+    meta = payload.meta
+    if payload.segment is None or meta is None:
+        return fingerprint(method.encode(), payload.body)
+    try:
+        # The receiver may be gone, but this process still holds the segment.
+        return fingerprint(method.encode(), open_segment(meta.segment, meta.segment_id))
+    except OSError:
+        return None
 
 
 def _size(head: bytes, body: bytes) -> int:

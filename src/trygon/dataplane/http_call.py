@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Protocol
 
 import msgspec
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.gateway import Failure, ResponseSink
-from trygon.dataplane.links import ReplicaLink, Withdrawable
-from trygon.dataplane.messages import ErrorKind, HttpMeta
+from trygon.dataplane.links import Withdrawable
+from trygon.dataplane.messages import ErrorKind, Evidence, HttpMeta
+from trygon.dataplane.poison import fingerprint
 from trygon.dataplane.pool import Pool
-from trygon.errors import BackPressureError
+from trygon.errors import BackPressureError, PoisonRequestError
 
 __all__ = ["PART_COST_BYTES", "STREAM_WINDOW_BYTES", "HttpCall", "retry_after"]
 
@@ -32,6 +34,24 @@ _RESPONSE = int(FrameKind.RESPONSE)
 _CREDIT = int(FrameKind.CREDIT)
 
 _encode_meta = msgspec.msgpack.Encoder().encode
+_decode_meta = msgspec.msgpack.Decoder(HttpMeta).decode
+
+#: Methods that do no more when they are asked twice (RFC 9110, section 9.2.2); PUT and DELETE say so too, but what
+#: user code does with them is rarely meant to.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
+_IDEMPOTENCY_KEY = b"idempotency-key"
+
+
+class _HttpLink(Protocol):
+    """The connection that a request uses: a `ReplicaLink`, or what stands before it."""
+
+    is_paused: bool
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame of the request."""
+
+    def cancel(self, stream: int) -> None:
+        """Tell the replica that nobody waits."""
 
 
 class HttpCall:
@@ -40,6 +60,7 @@ class HttpCall:
     __slots__ = (
         "_body",
         "_granted",
+        "_has_begun",
         "_head",
         "_is_closing",
         "_is_taken",
@@ -59,7 +80,7 @@ class HttpCall:
         self._more = more
         #: None once the call is over.
         self._sink: ResponseSink | None = sink
-        self._link: ReplicaLink | None = None
+        self._link: _HttpLink | None = None
         self._stream = 0
         #: Bytes the replica will still take; it grants the first window when it accepts the request.
         self._window = 0
@@ -71,6 +92,8 @@ class HttpCall:
         self._is_closing = False
         #: Response bytes handed on and not yet granted to the replica.
         self._granted = 0
+        #: True once a part of the answer was handed on and more is to come.
+        self._has_begun = False
 
     # ---- Upstream
 
@@ -105,7 +128,7 @@ class HttpCall:
 
     # ---- links.Call
 
-    def start(self, link: ReplicaLink, stream: int) -> None:
+    def start(self, link: _HttpLink, stream: int) -> None:
         self._link = link
         self._stream = stream
         link.send(encode(_HTTP, stream, self._head, self._body, flags=_MORE if self._more else 0))
@@ -115,7 +138,9 @@ class HttpCall:
         if sink is None:
             return
         if kind == _RESPONSE:
-            if not flags & _MORE:
+            if flags & _MORE:
+                self._has_begun = True
+            else:
                 self._finish()
             sink.on_response(status, flags, head, body)
         elif kind == _DATA:
@@ -150,8 +175,24 @@ class HttpCall:
         if sink is not None:
             if isinstance(error, BackPressureError):
                 sink.on_failure(Failure(error.status_code, error.message, retry_after(error)))
+            elif isinstance(error, PoisonRequestError):
+                sink.on_failure(Failure(503, str(error), error.retry_after_s))
             else:
                 sink.on_failure(Failure(503, str(error)))
+
+    def evidence(self) -> Evidence | None:
+        if self._sink is None:
+            return None
+        meta = _decode_meta(self._head)
+        if meta.is_websocket:
+            # What its messages are is not kept, so that one bad message must not close the path to all others.
+            return Evidence(None, is_retryable=False, has_begun=True)
+        kind = fingerprint(meta.method.encode(), meta.path.encode(), meta.query, self._body)
+        is_idempotent = meta.method in _IDEMPOTENT or any(
+            name == _IDEMPOTENCY_KEY and value.strip() for name, value in meta.headers
+        )
+        is_retryable = is_idempotent and not self._more and not self._has_begun
+        return Evidence(kind, is_retryable=is_retryable, has_begun=self._has_begun)
 
     # ----
 

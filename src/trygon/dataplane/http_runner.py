@@ -21,7 +21,12 @@ from trygon.dataplane.requests import HttpRequest, http_scope, websocket_scope
 from trygon.dataplane.results import convert
 from trygon.dataplane.slots import Slot, Slots
 from trygon.dataplane.user_callable import UserCallable
-from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaDiedError
+from trygon.errors import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    PoisonRequestError,
+    ReplicaDiedError,
+)
 
 __all__ = ["HttpRunner"]
 
@@ -140,7 +145,10 @@ class HttpRunner:
             return
         if isinstance(cause, DeploymentUnavailableError | ReplicaDiedError) and not exchange.has_started:
             status = 502 if isinstance(cause, ReplicaDiedError) else 503
-            exchange.respond(status, _TEXT_HEAD, str(cause).encode())
+            head = _TEXT_HEAD
+            if isinstance(cause, PoisonRequestError):
+                head += b"retry-after: %d\r\n" % max(1, math.ceil(cause.retry_after_s))
+            exchange.respond(status, head, str(cause).encode())
             return
         if exchange.is_websocket:
             # A client that left in the middle of a send is no failure of the application's.

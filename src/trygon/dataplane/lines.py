@@ -78,6 +78,9 @@ class LinesOwner(Protocol):
     def return_call(self, call: Any) -> None:
         """Send a call again that the replica did not take."""
 
+    def lose_call(self, call: Any) -> None:
+        """Take a call whose replica went; on the loop's thread."""
+
     def on_line_answer(self, load: int) -> None:
         """Hear the replica's load, the answered call included; from any thread."""
 
@@ -290,8 +293,14 @@ class Line:
             # First, or the caller's next call goes to the same dead replica, of which the loop has not heard yet.
             self._lines.close()
             self._lines.link.on_line_lost()
-            call.on_lost(self._lines.link.replica_id)
         self._release(keep=False, announce=not is_unexpected)
+        if call is not None and is_unexpected:
+            link = self._lines.link
+            try:
+                # The loop knows whether it may be sent elsewhere.
+                link.loop.call_soon_threadsafe(link.lose_call, call)
+            except RuntimeError:  # the loop is closed: the instance was shut down
+                call.on_lost(link.replica_id)
 
     def _release(self, *, keep: bool, announce: bool = True) -> None:
         """End the call's use of this line; by its reader only."""

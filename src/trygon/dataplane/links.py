@@ -8,6 +8,7 @@ from typing import Protocol
 
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Lines
+from trygon.dataplane.messages import Evidence
 from trygon.dataplane.transport import FrameConnection
 
 __all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
@@ -46,6 +47,9 @@ class Call(Protocol):
     def on_refused(self, error: Exception) -> None:
         """The request was never started: no replica, a full queue, no such deployment."""
 
+    def evidence(self) -> Evidence | None:
+        """Return what is to be known of the request when its replica died; None for one that is over."""
+
 
 class LinkOwner(Protocol):
     """The pool a link belongs to."""
@@ -56,8 +60,11 @@ class LinkOwner(Protocol):
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
         """The replica did not take `call`; send it elsewhere or let it wait."""
 
+    def on_calls_lost(self, link: ReplicaLink, calls: list[Call]) -> None:
+        """The replica went while it had these requests; tell them, or send them elsewhere."""
+
     def on_link_lost(self, link: ReplicaLink) -> None:
-        """The connection ended; open calls were told."""
+        """The connection ended."""
 
     def on_busy(self) -> None:
         """The link holds a slot that no request took."""
@@ -186,6 +193,10 @@ class ReplicaLink(FrameConnection):
         """Give a call that the replica did not take from a line to the owner."""
         self._owner.take_back(call)
 
+    def lose_call(self, call: Call) -> None:
+        """Give a call that was on a line when the replica went to the owner."""
+        self._owner.on_calls_lost(self, [call])
+
     def on_line_answer(self, load: int) -> None:
         """Hear the replica's load, a call on a line included; any thread may say so."""
         self.heard = True
@@ -290,8 +301,8 @@ class ReplicaLink(FrameConnection):
         self._holders.clear()
         self.ongoing = 0
         self.lines.close()
-        for call in calls:
-            call.on_lost(self.replica_id)
+        if calls:
+            self._owner.on_calls_lost(self, calls)
         self._owner.on_link_lost(self)
 
     def on_resumed(self) -> None:

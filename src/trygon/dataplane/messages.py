@@ -8,7 +8,7 @@ import msgspec
 
 from trygon.dataplane.payloads import PayloadMeta
 
-__all__ = ["CallMeta", "ErrorKind", "HttpMeta"]
+__all__ = ["CallMeta", "ErrorKind", "Evidence", "HttpMeta"]
 
 
 class HttpMeta(msgspec.Struct, array_like=True, gc=False):
@@ -51,6 +51,16 @@ class CallMeta(msgspec.Struct, array_like=True, gc=False):
     #: How the body is laid out; None is a pickle alone.
     payload: PayloadMeta | None = None
     result_serialization: str = "cloudpickle"
+
+
+class Evidence(msgspec.Struct, frozen=True, gc=False):
+    """What a caller can say of a request whose replica died; never travels."""
+
+    #: Fingerprint of what was asked; None where that cannot be told (a websocket, one replica of several).
+    kind: bytes | None
+    #: Whether it may be sent to another replica: asked twice it does no more than once, and all of it is here.
+    is_retryable: bool
+    has_begun: bool
 
 
 class ErrorKind(IntEnum):

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from trygon.dataplane.balancing import choose
 from trygon.dataplane.links import Call, ReplicaLink
+from trygon.dataplane.replay import ReplayDesk
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
-from trygon.spec.routing import DeploymentTargets
+from trygon.spec.routing import DeploymentTargets, ReplicaDeath
 
 __all__ = ["Pool", "PoolKey"]
 
@@ -24,13 +25,17 @@ class Pool:
 
     __slots__ = (
         "_connect",
+        "_deaths",
+        "_desk",
         "_is_closed",
         "_on_busy",
         "_on_orphan",
         "_targeted",
         "_targets",
+        "desk",
         "key",
         "links",
+        "num_replicas",
         "returned",
         "waiting",
     )
@@ -55,6 +60,13 @@ class Pool:
         self.returned: OrderedDict[Call, None] = OrderedDict()
         #: Requests for one replica only that wait for room there; rare, so a plain list.
         self._targeted: list[tuple[ReplicaLink, Call]] = []
+        #: Most replicas that the table ever listed.
+        self.num_replicas = 0
+        self._deaths: tuple[ReplicaDeath, ...] = ()
+        #: Made by the first death.
+        self._desk: ReplayDesk | None = None
+        #: Takes every request while some are suspected of ending replicas; None as long as all is well.
+        self.desk: ReplayDesk | None = None
 
     # ---- what the table says
 
@@ -71,6 +83,7 @@ class Pool:
     def update(self, targets: DeploymentTargets) -> None:
         """Connect to new replicas, leave the ones that are gone."""
         self._targets = targets
+        self.num_replicas = max(self.num_replicas, len(targets.replicas))
         listed = {target.replica_id: target for target in targets.replicas}
         for link in self.links:
             if link.replica_id in listed:
@@ -92,7 +105,17 @@ class Pool:
         for link in self.links:
             self._dismiss(link)
         self.links.clear()
-        return self._take_waiting()
+        left = self.take_waiting()
+        if self._desk is not None:
+            left = [*self._desk.close(), *left]
+        return left
+
+    def end(self, error: Exception) -> None:
+        """Refuse what waits; the instance was shut down."""
+        self.refuse_waiting(error)
+        self._is_closed = True
+        if self._desk is not None:
+            self._desk.close()
 
     def _dismiss(self, link: ReplicaLink) -> None:
         link.leave()
@@ -106,7 +129,8 @@ class Pool:
         for call in lost:
             call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is gone"))
 
-    def _take_waiting(self) -> list[Call]:
+    def take_waiting(self) -> list[Call]:
+        """Return every request that waits, in order, and let none wait."""
         left = [*self.returned, *self.waiting]
         self.returned.clear()
         self.waiting.clear()
@@ -114,7 +138,10 @@ class Pool:
 
     def refuse_waiting(self, error: Exception) -> None:
         """Refuse every waiting request."""
-        for call in self._take_waiting():
+        waiting = self.take_waiting()
+        if self.desk is not None:
+            waiting = [*self.desk.take_held(), *waiting]
+        for call in waiting:
             call.on_refused(error)
 
     # ---- requests
@@ -122,15 +149,21 @@ class Pool:
     def submit(self, call: Call) -> None:
         """Start `call` now, let it wait, or refuse it."""
         self._on_busy()
+        links = self.links
+        if self.desk is not None:
+            admitted = self.desk.admit(call)
+            if admitted is None:
+                return
+            call, links = admitted
         if not self.waiting and not self.returned:
-            link = choose(self.links, _randbits(32))
+            link = choose(links, _randbits(32))
             if link is not None:
                 link.begin(call)
                 return
-        if not self._is_unavailable(call) and not self._is_over_bound(call):
+        if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.waiting[call] = None
 
-    def _is_unavailable(self, call: Call) -> bool:
+    def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
         targets = self._targets
         if targets is None or not targets.unavailable or self.links:
@@ -138,10 +171,12 @@ class Pool:
         call.on_refused(DeploymentUnavailableError(targets.unavailable))
         return True
 
-    def _is_over_bound(self, call: Call) -> bool:
+    def is_over_bound(self, call: Call) -> bool:
         """Refuse `call` if the queue is as long as this caller's may be."""
         targets = self._targets
         queued = len(self.waiting) + len(self.returned)
+        if self.desk is not None:
+            queued += self.desk.num_held
         if targets is None or not 0 <= targets.max_queued_requests <= queued:
             return False
         call.on_refused(
@@ -173,6 +208,8 @@ class Pool:
 
     def pump(self) -> None:
         """Start waiting requests while there is room."""
+        if self.desk is not None:
+            self.desk.pump()
         while self.returned or self.waiting:
             link = choose(self.links, _randbits(32))
             if link is None:
@@ -193,6 +230,8 @@ class Pool:
         """Start what waits; a leaving link closes when it is idle."""
         if self._targeted:
             self._pump_targeted(link)
+        if self.desk is not None:
+            self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
             call, _ = (self.returned or self.waiting).popitem(last=False)
@@ -211,7 +250,9 @@ class Pool:
         elif self._is_closed:
             # The reject crossed the table that dropped this revision; nobody would pump its queue again.
             self._on_orphan(self.key, call)
-        elif not self._is_unavailable(call) and not self._is_over_bound(call):
+        elif self.desk is not None and self.desk.take_back(call):
+            pass
+        elif not self.is_unavailable(call) and not self.is_over_bound(call):
             self.returned[call] = None
             self.pump()
         link.close_if_idle()
@@ -227,6 +268,24 @@ class Pool:
             self._on_orphan(self.key, call)
         else:
             self.submit(call)
+
+    def on_calls_lost(self, link: ReplicaLink, calls: list[Call]) -> None:
+        """Send again what may be, and find out what ended the replica; the other calls fail at once."""
+        desk = self._desk
+        if desk is None:
+            desk = self._desk = ReplayDesk(self, link.loop)
+            desk.explain(self._deaths)
+        if self._is_closed:
+            for call in desk.fail_lost(link.replica_id, calls):
+                self._on_orphan(self.key, call)
+        else:
+            desk.take_lost(link.replica_id, calls)
+
+    def hear_deaths(self, deaths: tuple[ReplicaDeath, ...]) -> None:
+        """Take what the routing table says of replicas that died."""
+        self._deaths = deaths
+        if self._desk is not None:
+            self._desk.explain(deaths)
 
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""

@@ -54,6 +54,7 @@ class Router:
             pool = self._pools.get(key)
             if pool is None:
                 pool = self._pools[key] = Pool(key, self._connect, self._watch, self._send_again)
+            pool.hear_deaths(table.deaths)
             pool.update(targets)
         for key in [key for key in self._pools if key not in keys]:
             self._drop(key)
@@ -159,9 +160,7 @@ class Router:
         if self._connecting:
             await asyncio.gather(*self._connecting.values(), return_exceptions=True)
         for pool in self._pools.values():
-            pool.refuse_waiting(
-                DeploymentUnavailableError("the router is closed: the instance was shut down")
-            )
+            pool.end(DeploymentUnavailableError("the router is closed: the instance was shut down"))
             for link in pool.links:
                 link.lines.abort()
                 link.abort()

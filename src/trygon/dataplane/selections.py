@@ -20,6 +20,9 @@ class TargetedCall(UnaryCall):
 
     is_targeted = True
 
+    def evidence(self) -> None:
+        """Judge nothing: a call for one replica cannot go to another."""
+
 
 class BroadcastResponse:
     """The results of one call on every replica; Ray Serve says DeploymentBroadcastResponse."""
@@ -161,6 +164,9 @@ class _Reservation:
 
     def on_lost(self, replica_id: str) -> None:
         return
+
+    def evidence(self) -> None:
+        """Judge nothing: what the slot is for is not known yet."""
 
     def on_refused(self, error: Exception) -> None:
         self._selection.outcome.set(None, error)

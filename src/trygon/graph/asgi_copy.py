@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trygon.errors import BackPressureError, DeploymentUnavailableError, ServeError
+from trygon.errors import BackPressureError, DeploymentUnavailableError, PoisonRequestError, ServeError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -278,7 +278,10 @@ async def _answer_unavailable(request: Request, error: Exception) -> Response:
     from starlette.responses import JSONResponse
 
     del request
-    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
+    after_s = math.ceil(error.retry_after_s) if isinstance(error, PoisonRequestError) else 1
+    return JSONResponse(
+        {"detail": str(error)}, status_code=503, headers={"Retry-After": str(max(1, after_s))}
+    )
 
 
 def _add_handlers(app: Starlette) -> None:

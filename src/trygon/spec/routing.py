@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
-__all__ = ["ApplicationRoute", "DeploymentTargets", "ReplicaTarget", "RoutingTable"]
+__all__ = [
+    "ApplicationRoute",
+    "DeathCause",
+    "DeploymentTargets",
+    "ReplicaDeath",
+    "ReplicaTarget",
+    "RoutingTable",
+]
+
+
+class DeathCause(StrEnum):
+    """What ended a replica's process, as far as its callers have to know."""
+
+    #: Its own code: it left unasked, or the kernel stopped it for a fault.
+    OWN = "own"
+    #: It, or something else, used up the memory.
+    OUT_OF_MEMORY = "out_of_memory"
+    #: Somebody else: a signal, an order to leave.
+    OUTSIDE = "outside"
 
 
 class ReplicaTarget(msgspec.Struct, frozen=True):
@@ -13,6 +33,13 @@ class ReplicaTarget(msgspec.Struct, frozen=True):
     replica_id: str
     #: Path of the Unix socket it listens on.
     address: str
+
+
+class ReplicaDeath(msgspec.Struct, frozen=True):
+    """A replica that ended while it had, or may have had, requests."""
+
+    replica_id: str
+    cause: DeathCause
 
 
 class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,3 +82,5 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
     applications: tuple[ApplicationRoute, ...] = ()
     deployments: tuple[DeploymentTargets, ...] = ()
+    #: The last deaths, oldest first: a caller sees that its requests were lost, and not why.
+    deaths: tuple[ReplicaDeath, ...] = ()

@@ -32,7 +32,12 @@ def build_table(state: ControllerState, version: int) -> RoutingTable:
                 )
             )
         deployments += _targets(application)
-    return RoutingTable(version=version, applications=tuple(routes), deployments=tuple(deployments))
+    return RoutingTable(
+        version=version,
+        applications=tuple(routes),
+        deployments=tuple(deployments),
+        deaths=tuple(state.deaths),
+    )
 
 
 def _writes_access_log(spec: ApplicationSpec) -> bool:
