@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +14,21 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from bench import venvs
 from bench.errors import BenchError, Unavailable
+from bench.systems import free_port
 from trygon import serve
 
-__all__ = ["Instance", "alive", "environment", "kill", "running_instance", "wait_for"]
+__all__ = [
+    "Detached",
+    "Instance",
+    "alive",
+    "detached_instance",
+    "environment",
+    "kill",
+    "running_instance",
+    "wait_for",
+]
 
 #: How the kernel names each kind of process: 15 bytes of the program's own name.
 _NAMES = {
@@ -27,6 +39,7 @@ _NAMES = {
 }
 T = TypeVar("T")
 _POLL_S = 0.005
+_DETACHED = "bench"
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,61 @@ def running_instance(
             finally:
                 serve.shutdown()
                 wait_for(lambda: not _marked(root) - {os.getpid()}, "the instance to end", timeout_s=15)
+
+
+@contextlib.contextmanager
+def detached_instance(home: Path | None = None) -> Iterator[Detached]:
+    """Start a detached instance with ``trygon start`` for the length of the block; it outlives its starter.
+
+    Args:
+        home: Its state directory, if not a temporary one.
+
+    Raises:
+        Unavailable: This version has no such command, or it failed.
+    """
+    trygon = venvs.executable(venvs.MAIN, "trygon")
+    known = subprocess.run(
+        [trygon, "start", "--help"], capture_output=True, text=True, check=False, timeout=20
+    )
+    if known.returncode != 0:
+        raise Unavailable("this version has no command `trygon start`")
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        root = home or Path(folder, "home")
+        variables = {
+            "TRYGON_HOME": str(root),
+            "TRYGON_RUNTIME_DIR": f"{folder}/run",
+            "TRYGON_INSTANCE": _DETACHED,
+            "RAY_SERVE_LOG_TO_STDERR": "0",
+        }
+        with environment(variables):
+            detached = Detached(str(trygon), root, free_port())
+            detached.start()
+            try:
+                yield detached
+            finally:
+                serve.shutdown()
+                wait_for(lambda: not _marked(root) - {os.getpid()}, "the instance to end", timeout_s=15)
+
+
+@dataclass(frozen=True)
+class Detached:
+    """A detached instance that can be started again after it was killed."""
+
+    trygon: str
+    home: Path
+    port: int
+
+    def start(self) -> None:
+        """Run ``trygon start`` to its end."""
+        command = [self.trygon, "start", "--name", _DETACHED, "--http-port", str(self.port)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()[-300:]
+            raise Unavailable(f"`trygon start` ended with status {done.returncode}: {said}")
+
+    def instance(self) -> Instance:
+        """Return its processes as they are now."""
+        return Instance.find(self.home, self.port)
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> float:

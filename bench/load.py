@@ -233,7 +233,13 @@ class _Sender:
         begun = time.monotonic() + 0.1
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         print("started", flush=True)
-        await asyncio.gather(*(self._stream(target, begun, seconds) for target in targets))
+        # Each begins a little later than the one before: streams of one rate would else send in pairs.
+        await asyncio.gather(
+            *(
+                self._stream(target, begun + number / len(targets) / target.rps, seconds)
+                for number, target in enumerate(targets)
+            )
+        )
         while self._pending:
             await asyncio.sleep(0.05)
         for connection in list(self.idle):

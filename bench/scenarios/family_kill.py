@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench import venvs
 from bench.apps.serve_faults import Parent, Worker
 from bench.errors import Unavailable
-from bench.instance import Instance, alive, environment, kill, running_instance, wait_for
+from bench.instance import (
+    Detached,
+    Instance,
+    alive,
+    detached_instance,
+    kill,
+    running_instance,
+    wait_for,
+)
 from bench.load import Sample
 from bench.scenarios.base import Settings, say, warn_if_busy
-from bench.systems import Probe, ask, free_port
+from bench.systems import Probe, ask
 from bench.table import Check, Report
 from bench.traffic import Traffic, half_capacity, mixed
 from bench.wrk import require_wrk
@@ -27,7 +32,6 @@ __all__ = ["run_ingress_kill", "run_supervisor_kill"]
 _EVERY_S = 3.0
 _SLOW_S = 0.25
 _PROBE = Probe("/", "GET", b"", None)
-_DETACHED = "bench"
 
 
 # ---- ingress
@@ -166,40 +170,16 @@ def _whole_family(instance: Instance) -> set[int]:
 
 def _add_restore(report: Report, rounds: int) -> None:
     """Measure how soon a detached instance serves again after its supervisor was killed."""
-    trygon = venvs.executable(venvs.MAIN, "trygon")
-    known = subprocess.run(
-        [trygon, "start", "--help"], capture_output=True, text=True, check=False, timeout=20
-    )
-    if known.returncode != 0:
-        report.add_missing("applications restored", "this version has no command `trygon start`")
+    try:
+        with detached_instance() as detached:
+            took_s = sorted(_restore(detached, rounds))
+    except Unavailable as error:
+        report.add_missing("applications restored", str(error))
         return
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        port = free_port()
-        command = [str(trygon), "start", "--name", _DETACHED, "--http-port", str(port)]
-        variables = {
-            "TRYGON_HOME": f"{folder}/home",
-            "TRYGON_RUNTIME_DIR": f"{folder}/run",
-            "TRYGON_INSTANCE": _DETACHED,
-            "RAY_SERVE_LOG_TO_STDERR": "0",
-        }
-        report.commands.append(" ".join(["trygon", *command[1:-1], "PORT"]))
-        with environment(variables):
-            _start(command)
-            try:
-                took_s = _restore(command, port, Path(folder, "home"), rounds)
-            finally:
-                with contextlib.suppress(Exception):
-                    serve.shutdown()
-    took_s.sort()
+    report.commands.append("trygon start --name bench --http-port PORT")
+    median_s = took_s[len(took_s) // 2]
     report.rows.append(
-        [
-            "applications restored",
-            str(rounds),
-            "-",
-            f"{took_s[-1]:.2f}",
-            f"{took_s[len(took_s) // 2]:.2f}",
-            "all serve",
-        ]
+        ["applications restored", str(rounds), "-", f"{took_s[-1]:.2f}", f"{median_s:.2f}", "all serve"]
     )
     report.checks.append(Check("applications restored after", took_s[-1], 3.0, "s", is_floor=False))
     report.notes.append(
@@ -207,30 +187,24 @@ def _add_restore(report: Report, rounds: int) -> None:
     )
 
 
-def _restore(command: Sequence[str], port: int, home: Path, rounds: int) -> list[float]:
+def _restore(detached: Detached, rounds: int) -> list[float]:
     serve.run(Worker.bind(0), name="one", route_prefix="/one")
     serve.run(Worker.bind(0), name="two", route_prefix="/two")
     took_s = []
     for _ in range(rounds):
-        instance = Instance.find(home, port)
+        instance = detached.instance()
         members = instance.family()
         kill(instance.supervisor)
         wait_for(lambda: not alive(members), "the end of every process", timeout_s=5)  # noqa: B023
         begun = time.monotonic()
-        _start(command)
+        detached.start()
         for path in ("/one", "/two"):
-            wait_for(lambda: _answers(port, path), f"an answer of {path}")  # noqa: B023
+            wait_for(lambda: _answers(detached.port, path), f"an answer of {path}")  # noqa: B023
         took_s.append(time.monotonic() - begun)
     return took_s
 
 
-def _start(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode != 0:
-        raise Unavailable(f"`trygon start` ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
-
-
 def _answers(port: int, path: str) -> bool:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, http.client.HTTPException):
         return ask(port, Probe(path, "GET", b"", None))[0] == 200
     return False

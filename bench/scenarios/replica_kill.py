@@ -107,6 +107,12 @@ def _kill_phase(instance: Instance, rps: float, settings: Settings, report: Repo
             "killed: failures, against those in flight", len(traffic.seen.failed), in_flight, is_floor=False
         ),
         Check("killed: failures sent more than 50 ms after a kill", late, 0, is_floor=False),
+        Check(
+            "killed: requests refused as poison",
+            sum(sample.outcome == "503" for sample in traffic.seen.failed),
+            0,
+            is_floor=False,
+        ),
         Check("killed: capacity back after", max(back_s), 1.0, "s", is_floor=False),
     ]
 

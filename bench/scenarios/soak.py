@@ -87,7 +87,7 @@ def _look(instance: Instance) -> dict[str, Usage]:
 
 def _updates(instance: Instance, length_s: float, every_s: float) -> list[tuple[float, dict[str, Usage]]]:
     """Update every so often, and look in the middle between two updates, when only one revision runs."""
-    rows = []
+    rows: list[tuple[float, dict[str, Usage]]] = []
     begun = time.monotonic()
     for number in itertools.count(1):
         at = begun + number * every_s
