@@ -160,6 +160,8 @@ def _connection(port: int) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/")
     connection.getresponse().read()
+    # A connection that was closed is to be seen as a failure, and not opened again.
+    connection.auto_open = 0
     return connection
 
 
