@@ -27,12 +27,21 @@ SCENARIOS = {
     "stream": ("streams", "run_stream", "10,000-chunk stream, and a reader that stops reading"),
     "blocking": ("blocking", "run_blocking", "what a blocking handler does to everybody else"),
     "kill": ("kill", "run_kill", "kill -9 of a replica and of the ingress under load"),
+    "rolling": ("rolling", "run_rolling", "rolling updates under load: lost requests, worst second"),
+    "controller-kill": ("controller_kill", "run_controller_kill", "kill -9 of the controller every 3 s"),
+    "replica-kill": ("replica_kill", "run_replica_kill", "replicas killed, frozen and blocked under load"),
+    "ingress-kill": ("family_kill", "run_ingress_kill", "kill -9 of the ingress, again and again"),
+    "supervisor-kill": ("family_kill", "run_supervisor_kill", "kill -9 of the supervisor: nothing is left"),
+    "scale": ("scale", "run_scale", "1 to 20 to 1 replicas under load"),
+    "poison": ("poison", "run_poison", "requests that kill their replica, beside healthy ones"),
+    "clock": ("machine_faults", "run_machine_faults", "clock jumps, no descriptors left, a full disk"),
+    "soak": ("soak", "run_soak", "10 minutes of load and updates: memory, descriptors, processes"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    listing = "\n".join(f"  {name:<13} {about}" for name, (_, _, about) in SCENARIOS.items())
+    listing = "\n".join(f"  {name:<15} {about}" for name, (_, _, about) in SCENARIOS.items())
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measure Trygon against other servers on this machine.",
@@ -72,6 +81,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         with_peers=chosen.peers,
         only=frozenset(name.strip() for name in chosen.only.split(",") if name.strip()),
         is_quick=chosen.quick,
+        asked_s=chosen.duration,
     )
 
 

@@ -2,7 +2,8 @@
 
 A closed-loop tool such as wrk waits for the answer before it sends again, and so hides an outage.
 Runs as a process of its own: ``python -m bench.load --port P --seconds S --output FILE TARGET...``,
-where a TARGET is ``NAME=PATH@RPS``, or ``NAME=PATH@RPS!`` for a new connection with each request.
+where a TARGET is ``NAME=PATH@RPS``, or ``NAME=PATH@RPS!`` for a new connection with each request;
+``NAME=POST:PATH@RPS`` sends a small JSON body. SIGTERM ends the sending early, nothing is lost by it.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ import asyncio
 import gc
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+import uvloop
 
 from bench.errors import BenchError
 from bench.processes import Child, spawn
 
-__all__ = ["Sample", "Target", "begin", "finish"]
+__all__ = ["Sample", "Target", "begin", "finish", "stop"]
 
 #: A request that has no answer by then counts as hung.
 TIMEOUT_S = 10.0
 _MAX_CONNECTIONS = 4000
+_POST_BODY = b'{"x": 1}'
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,21 @@ class Target:
     path: str
     rps: float
     is_fresh: bool = False
+    #: Sends a small JSON body.
+    is_post: bool = False
 
     def text(self) -> str:
         """Return it as a command line argument."""
-        return f"{self.name}={self.path}@{self.rps:g}{'!' if self.is_fresh else ''}"
+        method = "POST:" if self.is_post else ""
+        return f"{self.name}={method}{self.path}@{self.rps:g}{'!' if self.is_fresh else ''}"
+
+    def payload(self, port: int) -> bytes:
+        """Return the bytes of one request."""
+        head = f"{'POST' if self.is_post else 'GET'} {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        if not self.is_post:
+            return f"{head}\r\n".encode()
+        fields = f"Content-Type: application/json\r\nContent-Length: {len(_POST_BODY)}\r\n"
+        return f"{head}{fields}\r\n".encode() + _POST_BODY
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,12 @@ def begin(port: int, targets: Sequence[Target], seconds: float, folder: Path) ->
     return Load(child, output, seconds, time.monotonic())
 
 
+def stop(load: Load) -> list[Sample]:
+    """End the sending now and return everything the sender saw."""
+    load.child.process.send_signal(signal.SIGTERM)
+    return finish(load)
+
+
 def finish(load: Load) -> list[Sample]:
     """Wait for the sender and return everything it saw."""
     try:
@@ -128,8 +151,8 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: uvloop's transports do not derive from asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def send(self, request: _Request) -> None:
         assert self._transport is not None
@@ -201,27 +224,40 @@ class _Sender:
         self._pending: dict[_Request, _Connection | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_open = 0
+        self._is_stopping = False
         self.idle: list[_Connection] = []
         self.samples: list[tuple[str, float, float, str, str]] = []
 
     async def run(self, targets: Sequence[Target], seconds: float) -> None:
         """Send for `seconds`, then wait until each request has its answer or is late."""
         begun = time.monotonic() + 0.1
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
         print("started", flush=True)
-        await asyncio.gather(*(self._stream(target, begun, seconds) for target in targets))
+        # Each begins a little later than the one before: streams of one rate would else send in pairs.
+        await asyncio.gather(
+            *(
+                self._stream(target, begun + number / len(targets) / target.rps, seconds)
+                for number, target in enumerate(targets)
+            )
+        )
         while self._pending:
             await asyncio.sleep(0.05)
         for connection in list(self.idle):
             connection.drop()
 
+    def _stop(self) -> None:
+        self._is_stopping = True
+
     async def _stream(self, target: Target, begun: float, seconds: float) -> None:
-        payload = f"GET {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n".encode()
+        payload = target.payload(self._port)
         for number in itertools.count():
             due = begun + number / target.rps
             if due > begun + seconds:
                 return
             if (left := due - time.monotonic()) > 0:
                 await asyncio.sleep(left)
+            if self._is_stopping:
+                return
             self._send(_Request(target, payload, self._done))
 
     def _send(self, request: _Request) -> None:
@@ -267,9 +303,9 @@ class _Sender:
         if request.timer is not None:
             request.timer.cancel()
         latency_s = time.monotonic() - request.at
-        self.samples.append(
-            (request.target.name, request.at, latency_s, outcome, body[:120].decode(errors="replace"))
-        )
+        # Interned: the answers of a long run are few different ones, in hundreds of thousands.
+        text = sys.intern(body[:120].decode(errors="replace"))
+        self.samples.append((request.target.name, request.at, latency_s, sys.intern(outcome), text))
 
     def lost(self, connection: _Connection) -> None:
         """Forget a closed connection."""
@@ -281,7 +317,8 @@ class _Sender:
 def _target(text: str) -> Target:
     name, _, rest = text.partition("=")
     path, _, rate = rest.rpartition("@")
-    return Target(name, path, float(rate.rstrip("!")), rate.endswith("!"))
+    is_post = path.startswith("POST:")
+    return Target(name, path.removeprefix("POST:"), float(rate.rstrip("!")), rate.endswith("!"), is_post)
 
 
 def main() -> None:
@@ -295,7 +332,9 @@ def main() -> None:
     # A collection would look like a slow server.
     gc.disable()
     sender = _Sender(arguments.port)
-    asyncio.run(sender.run(arguments.targets, arguments.seconds))
+    # uvloop: the sender takes a processor from the servers, so it is to be cheap.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(sender.run(arguments.targets, arguments.seconds))
     arguments.output.write_text(json.dumps(sender.samples))
 
 

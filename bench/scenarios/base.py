@@ -34,6 +34,12 @@ class Settings:
     #: Names of the systems to run; empty means all.
     only: frozenset[str] = frozenset()
     is_quick: bool = False
+    #: What ``--duration`` said, if it was given: how long each phase of a fault scenario lasts.
+    asked_s: float | None = None
+
+    def length_s(self, *, full: float, quick: float) -> float:
+        """Return how long a phase of a fault scenario lasts."""
+        return self.asked_s or (quick if self.is_quick else full)
 
     def lines(self) -> list[str]:
         """Return the settings for the results page."""

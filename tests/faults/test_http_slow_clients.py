@@ -145,3 +145,26 @@ def test_out_of_descriptors_backs_off_and_recovers(tmp_path: Path) -> None:
     assert max(latencies) < 0.5
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert recovered_s < 2.0
+
+
+@pytest.mark.linux
+def test_silent_newcomers_make_room_before_an_idle_connection(tmp_path: Path) -> None:
+    with ExitStack() as stack, serve(tmp_path, "--defer") as server:
+        idle = stack.enter_context(server.connect())
+        idle.sendall(GET)
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        limit = server.process.num_fds() + 2
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        # All are there in one turn of its loop: it runs out while it does not know those it took yet.
+        server.process.suspend()
+        silent = [stack.enter_context(server.connect()) for _ in range(10)]
+        server.process.resume()
+        with selectors.DefaultSelector() as selector:
+            for sock in (idle, *silent):
+                selector.register(sock, selectors.EVENT_READ)
+            closed = [key.fileobj for key, _ in selector.select(10)]
+
+        assert closed
+        assert idle not in closed
+        idle.sendall(GET)
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 OK")

@@ -170,7 +170,10 @@ class HttpServer:
                     raise
                 # The connection stays in the backlog and the socket readable: wait, or the loop would spin.
                 self._stop_accepting()
-                self._front.make_room()
+                if not self._adopting:
+                    # Else the newcomers of this turn are not known to be incomplete yet, and an idle
+                    # connection would go for them; there is room to be made after the pause.
+                    self._front.make_room()
                 self._backoff = self._loop.call_later(_ACCEPT_BACKOFF_S, self._start_accepting)
                 return
             sock.setblocking(False)
