@@ -26,6 +26,7 @@ from trygon.spec.control import (
     DeployApplications,
     GetStatus,
     Hello,
+    InstanceInfo,
     Shutdown,
     WaitApplications,
     WaitDeleted,
@@ -40,6 +41,9 @@ _T = TypeVar("_T")
 
 #: The controller answers these from memory; longer means that it is being restarted.
 _ANSWER_S = 30.0
+#: A controller that is asked to end its instance and does not answer at all for so long is passed over. Longer
+#: than the supervisor takes to replace one that is stopped, which then drains in good order.
+_SHUTDOWN_ANSWER_S = 10.0
 #: Time for the processes to go after the replicas have drained.
 _LAST_STEPS_S = 3.0
 
@@ -209,6 +213,8 @@ class Instance:
         if self._closed:
             return
         with contextlib.suppress(InstanceError, TimeoutError):
+            # Draining may take long, an answer may not: so the patience with silence is tried out first.
+            self._ask(InstanceInfo(), timeout_s=min(timeout_s, _SHUTDOWN_ANSWER_S))
             self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
         if not self._wait_ended(_LAST_STEPS_S):
             # The first asks again, the second forces.
