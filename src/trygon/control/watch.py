@@ -21,7 +21,7 @@ from trygon.spec.control import ReplicaAlive
 __all__ = ["HealthWatch"]
 
 #: Between two looks at the replicas that are silent.
-_LOOK_S = 0.5
+LOOK_S = 0.5
 #: A look that comes later than this found the controller itself stopped or starved; nobody else is to blame.
 _LATE_S = 2.0
 
@@ -34,6 +34,7 @@ class HealthWatch:
         engine: Knows the processes.
         clock: Tells the time.
         tell: Gets the events.
+        look_s: Between two looks at the replicas that are silent.
     """
 
     def __init__(
@@ -42,20 +43,25 @@ class HealthWatch:
         engine: Engine,
         clock: Clock,
         tell: Callable[[ReplicaObserved], None],
+        *,
+        look_s: float = LOOK_S,
     ) -> None:
         self._state = state
         self._engine = engine
         self._clock = clock
         self._tell = tell
+        self._look_s = look_s
         #: By replica id; of replicas that are known.
         self._signs: dict[str, Signs] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._looked_at = clock.monotonic()
+        #: How often it looked; for those who wait for a look.
+        self.num_looks = 0
 
     def start(self) -> None:
         """Begin to look."""
         self._looked_at = self._clock.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look)
 
     def close(self) -> None:
         """Look no more."""
@@ -74,9 +80,10 @@ class HealthWatch:
 
     def _look(self) -> None:
         now = self._clock.monotonic()
-        late_s = now - self._looked_at - _LOOK_S
+        late_s = now - self._looked_at - self._look_s
         self._looked_at = now
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+        self.num_looks += 1
+        self._timer = asyncio.get_running_loop().call_later(self._look_s, self._look)
         if late_s > _LATE_S:
             self._signs = {name: _moved(signs, late_s) for name, signs in self._signs.items()}
             return

@@ -66,6 +66,11 @@ class Watchdog:
         """End the thread; it is a daemon, so nobody need wait for it."""
         self._stopping.set()
 
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the end of the thread; False when the time is over first."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
         try:
             while not self._stopping.wait(self._beat_s):
