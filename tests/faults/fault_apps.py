@@ -6,8 +6,10 @@ import asyncio
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from itertools import repeat, starmap, takewhile
 from typing import Any
 
 from starlette.requests import Request
@@ -78,14 +80,12 @@ class Checked:
         self.hangs_on = path
 
     async def hold_interpreter(self, seconds: float) -> float:
-        """Hold the interpreter lock in one native call; return for how long it was."""
-        some = 2_000_000
-        began = time.perf_counter()
-        sum(range(some))
-        rate = some / (time.perf_counter() - began)
-        began = time.perf_counter()
-        sum(range(int(rate * seconds)))
-        return time.perf_counter() - began
+        """Hold the interpreter lock in one native call that uses the processor; return for how long it was."""
+        began = time.monotonic()
+        readings = starmap(time.monotonic, repeat(()))
+        # No step of this is bytecode, after which the interpreter would let another thread run.
+        deque(takewhile((began + seconds).__gt__, readings), maxlen=0)
+        return time.monotonic() - began
 
     def check_health(self) -> None:
         if self.hangs_on:

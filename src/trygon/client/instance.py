@@ -212,17 +212,26 @@ class Instance:
         """
         if self._closed:
             return
-        with contextlib.suppress(InstanceError, TimeoutError):
-            # Draining may take long, an answer may not: so the patience with silence is tried out first.
-            self._ask(InstanceInfo(), timeout_s=min(timeout_s, _SHUTDOWN_ANSWER_S))
-            self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
-        if not self._wait_ended(_LAST_STEPS_S):
+        if not (self._end_orderly(grace_s, timeout_s) and self._wait_ended(_LAST_STEPS_S)):
             # The first asks again, the second forces.
             for _ in range(2):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.record.pid, signal.SIGTERM)
             self._wait_ended(_LAST_STEPS_S)
         self.close()
+
+    def _end_orderly(self, grace_s: float | None, timeout_s: float) -> bool:
+        """Let the controller end the instance; False when it does not answer, or not in time."""
+        try:
+            # Draining may take long, an answer may not: so the controller is asked for one first.
+            self._ask(InstanceInfo(), timeout_s=min(timeout_s, _SHUTDOWN_ANSWER_S))
+            self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
+        except TimeoutError:
+            return False
+        except InstanceError:
+            # It went while it was asked; `_wait_ended` tells.
+            return True
+        return True
 
     def close(self) -> None:
         """Drop the connection; a detached instance runs on, an attached one ends with this program."""

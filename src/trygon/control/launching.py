@@ -64,7 +64,7 @@ class Launching:
     def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:
         """Remove old logs of the deployment whose replica has ended."""
         if launch.log_path:
-            alive = {r.launch.log_path for r in application.replicas.values()}
+            alive = {r.launch.log_path for r in application.replicas.values()} - {launch.log_path}
             prune_logs(Path(launch.log_path), alive)
 
     def explain_exit(self, launch: ReplicaLaunch, reason: str) -> str:

@@ -20,7 +20,7 @@ def prune_logs(dead: Path, alive: Container[str], *, keep: int = KEPT_LOGS) -> N
     Args:
         dead: The log of a replica that has just ended; its siblings are named as it is, but for the tag.
         alive: Paths that stay whatever their age.
-        keep: How many of the others stay.
+        keep: How many of the others stay, that of `dead` among them.
     """
     prefix, _, tag = dead.stem.rpartition("_")
     if not prefix:
@@ -31,8 +31,9 @@ def prune_logs(dead: Path, alive: Container[str], *, keep: int = KEPT_LOGS) -> N
     with contextlib.suppress(OSError), os.scandir(dead.parent) as entries:
         for entry in entries:
             is_sibling = name.fullmatch(entry.name) is not None
-            if is_sibling and re.sub(r"\.\d+$", "", entry.path) not in alive:
+            # That of the newly dead stays, though it may have written its last line long ago.
+            if is_sibling and entry.path != str(dead) and re.sub(r"\.\d+$", "", entry.path) not in alive:
                 found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path))
-    for _, path in sorted(found, reverse=True)[keep:]:
+    for _, path in sorted(found, reverse=True)[keep - 1 :]:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -51,5 +51,14 @@ def test_rotated_logs_of_dead_replicas_are_counted_too(tmp_path: Path) -> None:
     assert not rotated.exists()
 
 
+def test_the_log_of_the_newly_dead_stays_though_it_was_silent_for_long(tmp_path: Path) -> None:
+    dead = _log(tmp_path, "replica_app_Main_abcdefg2.log", age=1000)
+    others = [_log(tmp_path, f"replica_app_Main_abcdefg{n}.log", age=n) for n in range(3, 6)]
+
+    prune_logs(dead, (), keep=2)
+
+    assert [dead, others[0]] == [path for path in (dead, *others) if path.exists()]
+
+
 def test_a_folder_that_is_gone_is_nobodys_failure(tmp_path: Path) -> None:
     prune_logs(tmp_path / "gone" / "replica_app_Main_abcdefg2.log", ())
