@@ -46,6 +46,8 @@ _ANSWER_S = 30.0
 _SHUTDOWN_ANSWER_S = 10.0
 #: Time for the processes to go after the replicas have drained.
 _LAST_STEPS_S = 3.0
+#: Time for the supervisor to take a signal, on a busy machine too.
+_ASK_AGAIN_S = 0.5
 
 Progress = Callable[[str, ApplicationStatusOverview], None]
 
@@ -213,11 +215,12 @@ class Instance:
         if self._closed:
             return
         if not (self._end_orderly(grace_s, timeout_s) and self._wait_ended(_LAST_STEPS_S)):
-            # The first asks again, the second forces.
-            for _ in range(2):
+            # The first asks again, the second forces. Sent at once, the two would arrive as one.
+            for patience_s in (_ASK_AGAIN_S, _LAST_STEPS_S):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.record.pid, signal.SIGTERM)
-            self._wait_ended(_LAST_STEPS_S)
+                if self._wait_ended(patience_s):
+                    break
         self.close()
 
     def _end_orderly(self, grace_s: float | None, timeout_s: float) -> bool:

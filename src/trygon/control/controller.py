@@ -222,6 +222,8 @@ class Controller:
         match action:
             case StartReplica():
                 launch = self._launching.launch(application, action)
+                if action.helper:
+                    logger.warning("replica %s stands in while another is blocked", launch.replica_id)
                 self._events.append(ReplicaRequested(launch))
                 self._engine.start(launch)
             case DrainReplica():

@@ -134,6 +134,8 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
         deadline=now + launch.options.graceful_shutdown_timeout_s if leaving else None,
     )
     verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
+    if launch.is_helper:
+        verb += " as a helper, while the loop of another is blocked"
     application.note(now, launch.deployment, f"replica {launch.replica_id} {verb}")
     return {launch.app_name}
 
