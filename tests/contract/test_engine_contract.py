@@ -269,6 +269,48 @@ async def test_killed_replica_is_told_at_once_and_its_socket_removed(bench: Benc
     assert not (bench.folder / "a.sock").exists()
 
 
+@on("local", "local-twins")
+async def test_the_end_of_a_replica_tells_its_peak_of_memory_and_a_kill_is_none_for_memory(
+    bench: Bench,
+) -> None:
+    started = await bench.start("a")
+
+    os.kill(started.pid, signal.SIGKILL)
+    ended = await bench.event(ReplicaExited, "a")
+
+    # An interpreter with the image's modules; far from nothing and from a gigabyte.
+    assert 5e6 < ended.peak_bytes < 1e9
+    assert not ended.out_of_memory
+
+
+@pytest.mark.linux
+@on("local", "local-twins")
+async def test_vitals_tell_a_stopped_process_until_it_goes_on_or_ends(bench: Bench) -> None:
+    started = await bench.start("a")
+    assert bench.engine.vitals("app#Main#nobody") is None
+
+    def is_stopped() -> bool:
+        vitals = bench.engine.vitals("app#Main#a")
+        return vitals is not None and vitals.stopped
+
+    assert not is_stopped()
+    os.kill(started.pid, signal.SIGSTOP)
+    await wait_until_async(is_stopped, "the stop")
+    os.kill(started.pid, signal.SIGCONT)
+    await wait_until_async(lambda: not is_stopped(), "the process to go on")
+
+    bench.engine.stop("app#Main#a", force=True)
+    await bench.event(ReplicaExited, "a")
+    assert bench.engine.vitals("app#Main#a") is None
+
+
+@on("inprocess")
+async def test_vitals_of_a_thread_are_unknown(bench: Bench) -> None:
+    await bench.start("a")
+
+    assert bench.engine.vitals("app#Main#a") is None
+
+
 @on("local")
 async def test_shortage_is_told_with_the_arithmetic_and_ends_with_the_holder(bench: Bench) -> None:
     options = DeploymentOptions(resources=ResourceRequest(num_gpus=2, resources={"press": 1}))

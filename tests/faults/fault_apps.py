@@ -6,8 +6,11 @@ import asyncio
 import os
 import signal
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from itertools import repeat, starmap, takewhile
 from typing import Any
 
 from starlette.requests import Request
@@ -59,6 +62,48 @@ class Victim(Doors):
         """Block a thread of the pool until a file appears."""
         _until_exists(path)
         return os.getpid()
+
+
+@serve.deployment(max_ongoing_requests=20)
+class Checked:
+    """Has a health check that hangs when asked; the check has a thread of its own."""
+
+    def __init__(self) -> None:
+        self.hangs_on = ""
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def block(self, path: str) -> None:
+        _until_exists(path)
+
+    async def hang_check(self, path: str) -> None:
+        self.hangs_on = path
+
+    async def hold_interpreter(self, seconds: float) -> float:
+        """Hold the interpreter lock in one native call that uses the processor; return for how long it was."""
+        began = time.monotonic()
+        readings = starmap(time.monotonic, repeat(()))
+        # No step of this is bytecode, after which the interpreter would let another thread run.
+        deque(takewhile((began + seconds).__gt__, readings), maxlen=0)
+        return time.monotonic() - began
+
+    def check_health(self) -> None:
+        if self.hangs_on:
+            _until_exists(self.hangs_on)
+
+
+@serve.deployment
+class Hoarder:
+    """Takes all the memory that it is asked for."""
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def hoard(self, num_bytes: int) -> int:
+        step = 10_000_000
+        # Written, and not only reserved.
+        return sum(len(part) for part in [b"x" * step for _ in range(num_bytes // step)])
 
 
 def _until_exists(path: str) -> None:

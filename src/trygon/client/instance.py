@@ -26,6 +26,7 @@ from trygon.spec.control import (
     DeployApplications,
     GetStatus,
     Hello,
+    InstanceInfo,
     Shutdown,
     WaitApplications,
     WaitDeleted,
@@ -40,8 +41,13 @@ _T = TypeVar("_T")
 
 #: The controller answers these from memory; longer means that it is being restarted.
 _ANSWER_S = 30.0
+#: A controller that is asked to end its instance and does not answer at all for so long is passed over. Longer
+#: than the supervisor takes to replace one that is stopped, which then drains in good order.
+_SHUTDOWN_ANSWER_S = 10.0
 #: Time for the processes to go after the replicas have drained.
 _LAST_STEPS_S = 3.0
+#: Time for the supervisor to take a signal, on a busy machine too.
+_ASK_AGAIN_S = 0.5
 
 Progress = Callable[[str, ApplicationStatusOverview], None]
 
@@ -208,15 +214,27 @@ class Instance:
         """
         if self._closed:
             return
-        with contextlib.suppress(InstanceError, TimeoutError):
-            self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
-        if not self._wait_ended(_LAST_STEPS_S):
-            # The first asks again, the second forces.
-            for _ in range(2):
+        if not (self._end_orderly(grace_s, timeout_s) and self._wait_ended(_LAST_STEPS_S)):
+            # The first asks again, the second forces. Sent at once, the two would arrive as one.
+            for patience_s in (_ASK_AGAIN_S, _LAST_STEPS_S):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.record.pid, signal.SIGTERM)
-            self._wait_ended(_LAST_STEPS_S)
+                if self._wait_ended(patience_s):
+                    break
         self.close()
+
+    def _end_orderly(self, grace_s: float | None, timeout_s: float) -> bool:
+        """Let the controller end the instance; False when it does not answer, or not in time."""
+        try:
+            # Draining may take long, an answer may not: so the controller is asked for one first.
+            self._ask(InstanceInfo(), timeout_s=min(timeout_s, _SHUTDOWN_ANSWER_S))
+            self._ask(Shutdown(grace_s=grace_s), timeout_s=timeout_s)
+        except TimeoutError:
+            return False
+        except InstanceError:
+            # It went while it was asked; `_wait_ended` tells.
+            return True
+        return True
 
     def close(self) -> None:
         """Drop the connection; a detached instance runs on, an attached one ends with this program."""

@@ -10,6 +10,7 @@ __all__ = [
     "DrainReplica",
     "FailRevision",
     "ForgetApplication",
+    "GiveUpReplica",
     "KillReplica",
     "StartReplica",
 ]
@@ -22,6 +23,8 @@ class StartReplica(msgspec.Struct, frozen=True):
     revision: int
     deployment: str
     rank: int
+    #: One beyond the wanted number, while the loop of another is blocked.
+    helper: bool = False
 
 
 class DrainReplica(msgspec.Struct, frozen=True):
@@ -36,6 +39,13 @@ class KillReplica(msgspec.Struct, frozen=True):
     """End a replica now; ReplicaKilled, then ReplicaEnded follow."""
 
     replica_id: str
+
+
+class GiveUpReplica(msgspec.Struct, frozen=True):
+    """End a replica that no longer answers, now; ReplicaGivenUp, then ReplicaEnded follow."""
+
+    replica_id: str
+    reason: str
 
 
 class CompleteRevision(msgspec.Struct, frozen=True):
@@ -60,4 +70,12 @@ class ForgetApplication(msgspec.Struct, frozen=True):
     name: str
 
 
-Action = StartReplica | DrainReplica | KillReplica | CompleteRevision | FailRevision | ForgetApplication
+Action = (
+    StartReplica
+    | DrainReplica
+    | KillReplica
+    | GiveUpReplica
+    | CompleteRevision
+    | FailRevision
+    | ForgetApplication
+)

@@ -19,6 +19,7 @@ from trygon.control.actions import (
     DrainReplica,
     FailRevision,
     ForgetApplication,
+    GiveUpReplica,
     KillReplica,
     StartReplica,
 )
@@ -32,6 +33,7 @@ from trygon.control.events import (
     Event,
     ReplicaAdopted,
     ReplicaEnded,
+    ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
     ReplicaReported,
@@ -53,6 +55,7 @@ from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store
+from trygon.control.watch import HealthWatch
 from trygon.engine.base import (
     Engine,
     EngineEvent,
@@ -70,6 +73,7 @@ from trygon.spec.control import (
     FromPeer,
     GetStatus,
     InstanceInfo,
+    ReplicaAlive,
     ReplicaFailed,
     ReplicaReady,
     ReplicaUnhealthy,
@@ -133,6 +137,7 @@ class Controller:
         #: Set when the state can no longer be trusted; the process must then end and be restarted.
         self.broken = asyncio.Event()
         self._waiters = Waiters()
+        self._watch = HealthWatch(self.state, engine, clock, self._handle)
         self._events: deque[Event] = deque()
         self._running = False
         self._wake: asyncio.TimerHandle | None = None
@@ -164,6 +169,7 @@ class Controller:
         server.on_call = self._take_call
         server.on_message = self._take_message
         self._handle(Woken())
+        self._watch.start()
 
     async def close(self) -> None:
         """Let go of everything; replicas run on."""
@@ -171,6 +177,7 @@ class Controller:
             task.cancel()
         if self._wake is not None:
             self._wake.cancel()
+        self._watch.close()
         await self._server.close()
         await self._engine.close()
 
@@ -216,6 +223,8 @@ class Controller:
         match action:
             case StartReplica():
                 launch = self._launching.launch(application, action)
+                if action.helper:
+                    logger.warning("replica %s stands in while another is blocked", launch.replica_id)
                 self._events.append(ReplicaRequested(launch))
                 self._engine.start(launch)
             case DrainReplica():
@@ -227,6 +236,11 @@ class Controller:
             case KillReplica():
                 self._engine.stop(action.replica_id, force=True)
                 self._events.append(ReplicaKilled(action.replica_id))
+            case GiveUpReplica():
+                logger.warning("replica %s is given up: %s", action.replica_id, action.reason)
+                self._engine.mark(action.replica_id, ReplicaPhase.FAILED)
+                self._engine.stop(action.replica_id, force=True)
+                self._events.append(ReplicaGivenUp(action.replica_id, action.reason))
             case CompleteRevision():
                 logger.info("revision %d of application %r is complete", action.number, action.app_name)
                 self._events.append(RevisionCompleted(action.app_name, action.number))
@@ -316,6 +330,7 @@ class Controller:
         if application is None:
             return
         replica = application.replicas[event.replica_id]
+        self._launching.prune_logs(application, replica.launch)
         if replica.phase is ReplicaPhase.READY:
             logger.warning("replica %s ended unasked: %s", event.replica_id, event.reason)
         if replica.phase is not ReplicaPhase.STARTING:
@@ -350,6 +365,8 @@ class Controller:
             case ReplicaReady():
                 self._engine.mark(message.replica_id, ReplicaPhase.READY)
                 self._handle(ReplicaReported(message.replica_id))
+            case ReplicaAlive():
+                self._watch.heard(message)
             case ReplicaFailed():
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
             case ReplicaUnhealthy():

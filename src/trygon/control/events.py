@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from trygon.control.reconcile.replica import Trouble
 from trygon.control.state import Revision
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import DeathCause
@@ -15,8 +16,10 @@ __all__ = [
     "Event",
     "ReplicaAdopted",
     "ReplicaEnded",
+    "ReplicaGivenUp",
     "ReplicaKilled",
     "ReplicaLeaving",
+    "ReplicaObserved",
     "ReplicaReported",
     "ReplicaRequested",
     "ReplicaRunning",
@@ -70,6 +73,14 @@ class ReplicaReported(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class ReplicaObserved(msgspec.Struct, frozen=True):
+    """It was measured how the replica's process is."""
+
+    replica_id: str
+    #: None when it is well again.
+    trouble: Trouble | None
+
+
 class ReplicaUnplaced(msgspec.Struct, frozen=True):
     """The replica was not started; what it needs is held by others."""
 
@@ -98,6 +109,13 @@ class ReplicaKilled(msgspec.Struct, frozen=True):
     """The engine was told to end the replica."""
 
     replica_id: str
+
+
+class ReplicaGivenUp(msgspec.Struct, frozen=True):
+    """The replica was found beyond help, and the engine was told to end it."""
+
+    replica_id: str
+    reason: str
 
 
 class RevisionCompleted(msgspec.Struct, frozen=True):
@@ -139,10 +157,12 @@ Event = (
     | ReplicaAdopted
     | ReplicaRunning
     | ReplicaReported
+    | ReplicaObserved
     | ReplicaUnplaced
     | ReplicaEnded
     | ReplicaLeaving
     | ReplicaKilled
+    | ReplicaGivenUp
     | RevisionCompleted
     | RevisionFailed
     | ApplicationForgotten

@@ -11,8 +11,10 @@ from trygon.control.events import (
     Event,
     ReplicaAdopted,
     ReplicaEnded,
+    ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaObserved,
     ReplicaReported,
     ReplicaRequested,
     ReplicaRunning,
@@ -22,8 +24,16 @@ from trygon.control.events import (
     TableServed,
     Woken,
 )
-from trygon.control.reconcile.deployment import after_crash, after_failed_start, after_ready
-from trygon.control.reconcile.replica import InvalidTransition, ReplicaEventKind, ReplicaPhase, next_phase
+from trygon.control.reconcile.deployment import after_failed_start, after_ready
+from trygon.control.reconcile.health import describe_trouble
+from trygon.control.reconcile.intensity import after_crash
+from trygon.control.reconcile.replica import (
+    InvalidTransition,
+    ReplicaEventKind,
+    ReplicaPhase,
+    Trouble,
+    next_phase,
+)
 from trygon.control.state import Application, ControllerState, Replica
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
@@ -125,13 +135,22 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
         deadline=now + launch.options.graceful_shutdown_timeout_s if leaving else None,
     )
     verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
+    if launch.is_helper:
+        verb += " as a helper, while the loop of another is blocked"
     application.note(now, launch.deployment, f"replica {launch.replica_id} {verb}")
     return {launch.app_name}
 
 
 def _fold_replica(
     state: ControllerState,
-    event: ReplicaRunning | ReplicaReported | ReplicaUnplaced | ReplicaEnded | ReplicaLeaving | ReplicaKilled,
+    event: ReplicaRunning
+    | ReplicaReported
+    | ReplicaObserved
+    | ReplicaUnplaced
+    | ReplicaEnded
+    | ReplicaLeaving
+    | ReplicaKilled
+    | ReplicaGivenUp,
     now: float,
 ) -> set[str]:
     application = state.owner(event.replica_id)
@@ -145,6 +164,11 @@ def _fold_replica(
         case ReplicaKilled():
             application.replicas[event.replica_id] = msgspec.structs.replace(replica, deadline=None)
             return set()
+        case ReplicaObserved():
+            return _observe(application, replica, event.trouble, now)
+        case ReplicaGivenUp():
+            application.replicas[event.replica_id] = replica = msgspec.structs.replace(replica, given_up=True)
+            _step(application, replica, ReplicaEventKind.GIVEN_UP, now, reason=event.reason)
         case ReplicaReported() if not event.error:
             _step(application, replica, ReplicaEventKind.REPORTED_READY, now)
         case ReplicaReported():
@@ -172,6 +196,21 @@ def _fold_replica(
                 state.deaths.append(ReplicaDeath(event.replica_id, event.cause))
             _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
             return {application.name} | _unblock(state)
+    return {application.name}
+
+
+def _observe(application: Application, replica: Replica, trouble: Trouble | None, now: float) -> set[str]:
+    if replica.phase is ReplicaPhase.STARTING:
+        # Imports and constructors may block as long as they like.
+        return set()
+    if trouble is not None and trouble.since < replica.since and replica.phase is ReplicaPhase.READY:
+        # A beat from the end of its start may come after the word that it is ready.
+        trouble = msgspec.structs.replace(trouble, since=replica.since)
+    before, name = replica.trouble, replica.replica_id
+    application.replicas[name] = msgspec.structs.replace(replica, trouble=trouble)
+    if (before.kind if before else None) is not (trouble.kind if trouble else None):
+        text = describe_trouble(trouble) if trouble is not None else "it answers again"
+        application.note(now, replica.launch.deployment, f"replica {name}: {text}")
     return {application.name}
 
 
@@ -227,8 +266,11 @@ def _keep_record(
             record = msgspec.structs.replace(record, blocked=reason)
         case ReplicaPhase.STARTING, ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED:
             record = after_failed_start(record, reason, now)
-        case ReplicaPhase.READY, ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED:
-            record = after_crash(record, reason, now, lived_s=now - replica.since)
+        case (
+            ReplicaPhase.READY,
+            ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED | ReplicaEventKind.GIVEN_UP,
+        ):
+            record = after_crash(record, reason, now, num_replicas=launch.options.num_replicas)
         case _:
             return
     application.records[launch.deployment, launch.revision] = record

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from trygon.control.actions import StartReplica
+from trygon.control.old_logs import prune_logs
 from trygon.control.state import Application
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.launch import ReplicaLaunch
@@ -54,10 +55,17 @@ class Launching:
             controller_address=self._record.controller_address,
             log_path=os.path.join(self._record.log_dir, f"{log_name}.log"),
             rank=action.rank,
-            world_size=deployment.options.num_replicas,
+            world_size=max(deployment.options.num_replicas, action.rank + 1),
+            is_helper=action.helper,
             parents=revision.parents(deployment.name),
             app_logging=spec.logging,
         )
+
+    def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:
+        """Remove old logs of the deployment whose replica has ended."""
+        if launch.log_path:
+            alive = {r.launch.log_path for r in application.replicas.values()} - {launch.log_path}
+            prune_logs(Path(launch.log_path), alive)
 
     def explain_exit(self, launch: ReplicaLaunch, reason: str) -> str:
         """Return why a replica ended before it was ready, with the end of its log."""

@@ -83,7 +83,8 @@ class Peer(asyncio.Protocol):
 
     def push_table(self) -> None:
         """Send the newest table, now or when the peer reads again."""
-        if self.hello is None:
+        # A watchdog writes and never reads.
+        if self.hello is None or self.hello.role == "watchdog":
             return
         self._owes_table = self._paused
         if not self._paused:

@@ -6,7 +6,7 @@ from collections import deque
 
 import msgspec
 
-from trygon.control.reconcile.replica import LIVE, ReplicaPhase
+from trygon.control.reconcile.replica import LIVE, ReplicaPhase, Trouble
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
@@ -50,6 +50,10 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     #: Why it is on its way out; for people.
     reason: str = ""
+    #: What ails it; None while it is well, starting, or nothing is known.
+    trouble: Trouble | None = None
+    #: True once it was found beyond help, and the engine was told to end it.
+    given_up: bool = False
 
     @property
     def replica_id(self) -> str:
@@ -65,7 +69,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
 class StartRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How starting went for one deployment of one revision."""
 
-    #: Failed starts and early deaths in a row.
+    #: Failed starts in a row, or pauses in a row between the deaths of a crash loop.
     failures: int = 0
     error: str = ""
     #: Monotonic; no start before it.
@@ -74,6 +78,8 @@ class StartRecord(msgspec.Struct, frozen=True, kw_only=True):
     blocked: str = ""
     #: True when the last failure was a replica that had been ready.
     crashed: bool = False
+    #: When replicas that had been ready ended unasked, oldest first; those of the last while only.
+    deaths: tuple[float, ...] = ()
 
 
 class Application:
@@ -148,7 +154,10 @@ class Application:
                 continue
             for deployment in revision.spec.deployments:
                 live = [r for r in self.of(deployment.name, revision.number) if r.live]
-                assert len(live) <= deployment.options.num_replicas, "no more replicas than wanted"
+                helpers = [r for r in live if r.launch.is_helper]
+                wanted = deployment.options.num_replicas + len(helpers)
+                assert len(live) <= wanted, "no more replicas than wanted"
+                assert len(helpers) <= 1, "no more than one helper"
                 ranks = [r.launch.rank for r in live]
                 assert len(set(ranks)) == len(ranks), "ranks are unique"
 

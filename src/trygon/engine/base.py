@@ -24,6 +24,7 @@ __all__ = [
     "Resources",
     "RunningReplica",
     "ShutdownBegun",
+    "Vitals",
     "exclusive",
 ]
 
@@ -90,6 +91,21 @@ class ReplicaExited(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     signal: int | None = None
     #: The same in words.
     reason: str = ""
+    #: True when the kernel killed it because memory ran out.
+    out_of_memory: bool = False
+    #: The most memory that its process held at once; 0 when unknown.
+    peak_bytes: int = 0
+
+
+class Vitals(msgspec.Struct, frozen=True):
+    """What the kernel says of a replica's process at one moment."""
+
+    #: Stopped by a signal (SIGSTOP): it does nothing until it is told to continue. A debugger's stop is none.
+    stopped: bool
+    #: On a processor, or waiting for one.
+    running: bool
+    #: Seconds of processor time that it has used.
+    cpu_s: float
 
 
 class ShutdownBegun(msgspec.Struct, frozen=True, tag=True):
@@ -123,6 +139,10 @@ class Engine(Protocol):
 
     def mark(self, replica_id: str, mark: str) -> None:
         """Keep a word beside a running replica for a restarted controller."""
+        ...
+
+    def vitals(self, replica_id: str) -> Vitals | None:
+        """Return how the replica's process is, or None when that cannot be told."""
         ...
 
     def resources(self) -> Resources:

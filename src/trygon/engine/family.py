@@ -20,8 +20,7 @@ def describe_exit(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = ", perhaps the machine ran out of memory" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}"
+    return f"killed by {name}"
 
 
 def send_signal(pid: int, number: signal.Signals) -> None:

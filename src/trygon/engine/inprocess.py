@@ -19,6 +19,7 @@ from trygon.engine.base import (
     Resources,
     RunningReplica,
     ShutdownBegun,
+    Vitals,
 )
 from trygon.spec.launch import ReplicaLaunch
 
@@ -69,6 +70,10 @@ class InProcessEngine:
     def mark(self, replica_id: str, mark: str) -> None:
         if replica_id in self._running:
             self._marks[replica_id] = mark
+
+    def vitals(self, replica_id: str) -> Vitals | None:
+        # The process is the controller's own.
+        return None
 
     def resources(self) -> Resources:
         return Resources(cpus=float(os.cpu_count() or 1))

@@ -17,9 +17,11 @@ from trygon.engine.base import (
     Capabilities,
     EngineEvent,
     ReplicaExited,
+    ReplicaStarted,
     ReplicaUnplaceable,
     Resources,
     RunningReplica,
+    Vitals,
 )
 from trygon.engine.ledger import Ledger, Shortage
 from trygon.engine.messages import (
@@ -33,6 +35,7 @@ from trygon.engine.messages import (
     StopReplica,
     ToSupervisor,
 )
+from trygon.engine.vitals import read_vitals
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.wire import MessageReader, pack
 
@@ -61,6 +64,8 @@ class LocalEngine(asyncio.Protocol):
         self._on_event: Callable[[EngineEvent], None] | None = None
         self._listed: asyncio.Future[list[RunningReplica]] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Of replicas that have not been reaped, as far as it is known here.
+        self._pids: dict[str, int] = {}
         #: True once `close` was called: the end of the link is then no news.
         self._closed = False
 
@@ -74,6 +79,7 @@ class LocalEngine(asyncio.Protocol):
         running = await self._listed
         for replica in running:
             launch = replica.launch
+            self._pids[launch.replica_id] = replica.pid
             self._ledger.adopt(launch.replica_id, launch.options.resources, launch.gpu_ids)
         return running
 
@@ -91,6 +97,10 @@ class LocalEngine(asyncio.Protocol):
 
     def mark(self, replica_id: str, mark: str) -> None:
         self._send(MarkReplica(replica_id, mark))
+
+    def vitals(self, replica_id: str) -> Vitals | None:
+        pid = self._pids.get(replica_id)
+        return read_vitals(pid) if pid is not None else None
 
     def resources(self) -> Resources:
         return self._ledger.resources()
@@ -129,7 +139,10 @@ class LocalEngine(asyncio.Protocol):
             self._transport.write(pack(message))
 
     def _emit(self, event: EngineEvent) -> None:
-        if isinstance(event, ReplicaExited):
+        if isinstance(event, ReplicaStarted):
+            self._pids[event.replica_id] = event.pid
+        elif isinstance(event, ReplicaExited):
+            self._pids.pop(event.replica_id, None)
             self._ledger.release(event.replica_id)
         if self._on_event is not None:
             self._on_event(event)

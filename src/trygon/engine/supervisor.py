@@ -12,7 +12,9 @@ import os
 import selectors
 import signal
 import socket
+import sys
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -23,6 +25,7 @@ from trygon.engine.child import ChildPlan, run_child
 from trygon.engine.controller_link import ControllerLink
 from trygon.engine.environment import changes_for, needs_exec
 from trygon.engine.family import describe_exit, end_family, end_group, end_strays, send_signal
+from trygon.engine.memory import OomCounter, find_counter, tell_exit
 from trygon.engine.messages import (
     BeginShutdown,
     EndInstance,
@@ -34,6 +37,7 @@ from trygon.engine.messages import (
     ToSupervisor,
 )
 from trygon.engine.platform import Platform
+from trygon.engine.vitals import read_vitals
 from trygon.spec.instance import InstanceConfig
 from trygon.spec.launch import IngressLaunch, ReplicaLaunch
 
@@ -49,6 +53,12 @@ _LAST_WORDS_S = 0.3
 _STABLE_S = 10.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
+#: Between two looks at what no signal tells: kills for memory, and processes that are stopped.
+_LOOK_S = 1.0
+#: A controller or an ingress that is stopped for longer is killed, and so started again.
+_STOPPED_AFTER_S = 5.0
+#: Unit of rusage.ru_maxrss.
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 logger = logging.getLogger("trygon.supervisor")
 
@@ -74,6 +84,10 @@ class _Child:
         self.started_at = started_at
         self.launch = launch
         self.mark = ""
+        #: True once it was told to end at once; then its SIGKILL is ours.
+        self.is_forced = False
+        #: Since when it was seen stopped, look after look; None while it is not.
+        self.stopped_since: float | None = None
 
 
 class Supervisor:
@@ -129,6 +143,7 @@ class Supervisor:
             self._selector, self._obey, lambda: self._signal_kind("controller", signal.SIGKILL)
         )
 
+        self._oom = OomCounter(find_counter(_own_cgroup()))
         self._shutdown: ShutdownBegun | None = None
         self._ending = False
 
@@ -146,6 +161,7 @@ class Supervisor:
         for fd in self._watched_fds:
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, lambda fd=fd: self._take_eof(fd))
+        self._look()
 
     def start_controller(self) -> None:
         """Fork a controller with a fresh link to it."""
@@ -291,7 +307,7 @@ class Supervisor:
     def _reap(self) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -299,9 +315,9 @@ class Supervisor:
             child = self._children.pop(pid, None)
             # An unknown pid is an orphan that the kernel gave us; reaping it was all there is to do.
             if child is not None:
-                self._exited(pid, child, status)
+                self._exited(pid, child, status, usage.ru_maxrss * _MAXRSS_BYTES)
 
-    def _exited(self, pid: int, child: _Child, status: int) -> None:
+    def _exited(self, pid: int, child: _Child, status: int, peak_bytes: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         if child.kind != "replica":
             end_group(pid)
@@ -318,15 +334,36 @@ class Supervisor:
         assert child.launch is not None
         with contextlib.suppress(OSError):
             os.unlink(child.launch.address)
+        oom: bool | None = False
+        if code == -signal.SIGKILL and not child.is_forced:
+            oom = self._oom.claim(self._clock.monotonic()) if self._oom.is_known else None
         self._link.send(
-            ReplicaExited(
-                replica_id=child.key,
-                pid=pid,
-                exit_code=code if code >= 0 else None,
-                signal=-code if code < 0 else None,
-                reason=describe_exit(code),
-            )
+            tell_exit(child.key, pid, code, peak_bytes=peak_bytes, oom=oom, reason=describe_exit(code))
         )
+
+    def _look(self) -> None:
+        """Look at what no signal tells, and again in a while."""
+        now = self._clock.monotonic()
+        self._oom.look(now)
+        for pid, child in self._children.items():
+            # Replicas are the controller's business.
+            if child.kind == "replica" or not self._is_stopped(pid):
+                child.stopped_since = None
+            elif child.stopped_since is None:
+                child.stopped_since = now
+            elif now - child.stopped_since >= _STOPPED_AFTER_S - _LOOK_S:
+                logger.warning(
+                    "%s has been stopped for %d s and is replaced",
+                    f"{child.kind} {child.key}".strip(),
+                    _STOPPED_AFTER_S,
+                )
+                child.stopped_since = None
+                send_signal(pid, signal.SIGKILL)
+        self._later(_LOOK_S, self._look)
+
+    def _is_stopped(self, pid: int) -> bool:
+        vitals = read_vitals(pid)
+        return vitals is not None and vitals.stopped
 
     def _restart(self, child: _Child) -> None:
         if child.kind == "controller":
@@ -371,6 +408,7 @@ class Supervisor:
         if pid is None:
             return
         if force:
+            self._children[pid].is_forced = True
             end_group(pid)
         # A replica that was forked a moment ago has no group of its own yet.
         send_signal(pid, signal.SIGKILL if force else signal.SIGTERM)
@@ -459,6 +497,13 @@ class Supervisor:
         if not self._timers:
             return None
         return min(when for when, _ in self._timers) - now
+
+
+def _own_cgroup() -> str:
+    try:
+        return Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return ""
 
 
 def _wake(*_: Any) -> None:

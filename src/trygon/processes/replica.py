@@ -30,6 +30,7 @@ from trygon.graph.pickling import loads_definition
 from trygon.observability.access_log import AccessLog
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
 from trygon.observability.user_metrics import set_tag_source
+from trygon.processes.watchdog import Watchdog
 from trygon.spec.control import (
     DrainReplica,
     Hello,
@@ -96,6 +97,8 @@ class _Life:
             on_notice=self._on_notice,
             on_gone=lambda: self._leave(0.0),
         )
+        # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
+        self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
         self._lifespan: Lifespan | None = None
         #: Seconds the drain may take; set when the replica is to leave.
         self._leaving: asyncio.Future[float] = loop.create_future()
@@ -111,10 +114,14 @@ class _Life:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
         await self._link.open()
+        if self._watchdog is not None:
+            self._watchdog.start()
         try:
             if await self._start():
                 await self._serve()
         finally:
+            if self._watchdog is not None:
+                self._watchdog.stop()
             for task in list(self._tasks):
                 task.cancel()
             if self._replica.calls.access_log is not None:
@@ -203,8 +210,11 @@ class _Life:
     async def _watch_health(self) -> None:
         options = self._launch.options
         failures = 0
+        began = self._loop.time()
         while True:
-            await asyncio.sleep(options.health_check_period_s)
+            # Checks begin a period apart, but never before the last one is over, as in Ray Serve.
+            await asyncio.sleep(max(0.0, began + options.health_check_period_s - self._loop.time()))
+            began = self._loop.time()
             try:
                 async with asyncio.timeout(options.health_check_timeout_s):
                     await self._user.check_health()

@@ -27,6 +27,7 @@ __all__ = [
     "InstanceInfo",
     "Reconfigure",
     "ReconfigureDone",
+    "ReplicaAlive",
     "ReplicaFailed",
     "ReplicaReady",
     "ReplicaUnhealthy",
@@ -50,9 +51,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Hello(_Message, frozen=True):
     """First message of a peer; the controller answers with the current table."""
 
-    #: "ingress", "replica" or "client".
+    #: "ingress", "replica", "watchdog" or "client"; a watchdog is sent no tables.
     role: str
-    #: Replica id, ingress slot, or "" for a client.
+    #: Replica id (of a watchdog too), ingress slot, or "" for a client.
     peer_id: str = ""
     pid: int = 0
 
@@ -77,6 +78,16 @@ class ReplicaUnhealthy(_Message, frozen=True):
 
     replica_id: str
     error: str
+
+
+class ReplicaAlive(_Message, frozen=True):
+    """A replica's watchdog thread runs; sent about once a second over a connection of its own."""
+
+    replica_id: str
+    #: For how long the replica's loop has not come round; 0 while it does.
+    blocked_s: float = 0.0
+    #: What it does instead, as "file:line"; empty while it is not blocked.
+    where: str = ""
 
 
 class ReconfigureDone(_Message, frozen=True):
@@ -190,5 +201,14 @@ class DrainReplica(_Message, frozen=True):
     timeout_s: float
 
 
-FromPeer = Hello | ReplicaReady | ReplicaFailed | ReplicaUnhealthy | ReconfigureDone | TableApplied | Call
+FromPeer = (
+    Hello
+    | ReplicaReady
+    | ReplicaAlive
+    | ReplicaFailed
+    | ReplicaUnhealthy
+    | ReconfigureDone
+    | TableApplied
+    | Call
+)
 ToPeer = Reply | TableChanged | ApplicationChanged | Reconfigure | DrainReplica

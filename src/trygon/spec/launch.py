@@ -35,6 +35,8 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     #: 0 <= rank < world_size among the replicas of the deployment.
     rank: int = 0
     world_size: int = 1
+    #: True for one beyond num_replicas, which stands in while the loop of another is blocked.
+    is_helper: bool = False
     #: CUDA_VISIBLE_DEVICES for this replica; None leaves the variable alone, () hides all GPUs.
     gpu_ids: tuple[int, ...] | None = None
     #: Deployments of the same application that hold handles of this one; they drain first.

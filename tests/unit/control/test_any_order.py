@@ -63,6 +63,24 @@ class AnyOrder(RuleBasedStateMachine):
         if replica and self.world.state.owner(replica).replicas[replica].pid == 0:  # type: ignore[union-attr]
             self.world.tell(ReplicaUnplaced(replica, "nothing is free"))
 
+    @rule(data=st.data(), for_s=st.floats(0.0, 20.0), is_stopped=st.booleans())
+    def freeze(self, data: st.DataObject, for_s: float, is_stopped: bool) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.frozen(replica, for_s, stopped=is_stopped)
+
+    @rule(data=st.data(), for_s=st.floats(0.0, 200.0))
+    def block(self, data: st.DataObject, for_s: float) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.blocked(replica, for_s)
+
+    @rule(data=st.data())
+    def recover(self, data: st.DataObject) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            self.world.well(replica)
+
     @rule(seconds=st.floats(0.01, 30.0))
     def wait(self, seconds: float) -> None:
         self.world.advance(seconds)
@@ -95,6 +113,8 @@ class AnyOrder(RuleBasedStateMachine):
             for name in NAMES:
                 world.ended(*world.draining(app=name), *world.ids(ReplicaPhase.FAILED, app=name))
                 world.ready(*world.starting(app=name))
+                for replica in world.running(app=name):
+                    world.well(replica)
             world.advance(30.0)
         if world.tables:
             world.served()

@@ -196,12 +196,9 @@ def test_replica_that_dies_young_again_and_again_waits_longer_each_time(world: W
         (replica,) = world.starting()
         world.ready(replica)
 
-    assert 0.0 == pauses[0]
+    assert [0.0] * 5 == pauses[:5]
     assert pauses == sorted(pauses)
     assert 10.0 == pauses[-1]
-    world.advance(2.0)
-    world.ended(replica)
-    assert 1 == len(world.starting())
 
 
 def test_serving_revision_is_never_given_up(world: World) -> None:

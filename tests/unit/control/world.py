@@ -10,6 +10,7 @@ from trygon.control.actions import (
     DrainReplica,
     FailRevision,
     ForgetApplication,
+    GiveUpReplica,
     KillReplica,
     StartReplica,
 )
@@ -19,8 +20,10 @@ from trygon.control.events import (
     ApplicationForgotten,
     Event,
     ReplicaEnded,
+    ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaObserved,
     ReplicaReported,
     ReplicaRequested,
     ReplicaUnplaced,
@@ -31,7 +34,7 @@ from trygon.control.events import (
 )
 from trygon.control.fold import fold
 from trygon.control.reconcile.application import reconcile
-from trygon.control.reconcile.replica import ReplicaPhase
+from trygon.control.reconcile.replica import ReplicaPhase, Trouble, TroubleKind
 from trygon.control.reconcile.routing import build_table
 from trygon.control.reconcile.status import application_status
 from trygon.control.state import Application, ControllerState, Revision
@@ -91,6 +94,22 @@ class World:
 
     def ended(self, *replica_ids: str, reason: str = "killed by SIGKILL") -> None:
         self.tell(*(ReplicaEnded(replica_id, reason) for replica_id in replica_ids))
+
+    def blocked(self, replica_id: str, for_s: float = 0.0, where: str = "app.py:30") -> None:
+        """Let a watchdog say that its replica's loop is blocked."""
+        self._observe(replica_id, TroubleKind.BLOCKED, for_s, where=where)
+
+    def frozen(self, replica_id: str, for_s: float = 0.0, *, stopped: bool = True) -> None:
+        """Let the controller find that a process does nothing."""
+        self._observe(replica_id, TroubleKind.FROZEN, for_s, stopped=stopped)
+
+    def well(self, replica_id: str) -> None:
+        """Let a watchdog say that its replica's loop comes round again."""
+        self.tell(ReplicaObserved(replica_id, None))
+
+    def _observe(self, replica_id: str, kind: TroubleKind, for_s: float, **rest: Any) -> None:
+        trouble = Trouble(kind=kind, since=self.now - for_s, for_s=for_s, **rest)
+        self.tell(ReplicaObserved(replica_id, trouble))
 
     def unplaced(self, replica_id: str) -> None:
         self.tell(ReplicaUnplaced(replica_id, "nothing is free"))
@@ -184,6 +203,8 @@ class World:
                 return ReplicaLeaving(action.replica_id, self.now + action.timeout_s, action.reason)
             case KillReplica():
                 return ReplicaKilled(action.replica_id)
+            case GiveUpReplica():
+                return ReplicaGivenUp(action.replica_id, action.reason)
             case CompleteRevision():
                 return RevisionCompleted(action.app_name, action.number)
             case FailRevision():
@@ -213,7 +234,8 @@ class World:
             controller_address="/controller.sock",
             log_path="",
             rank=action.rank,
-            world_size=spec.options.num_replicas,
+            world_size=max(spec.options.num_replicas, action.rank + 1),
+            is_helper=action.helper,
             parents=revision.parents(action.deployment),
         )
 

@@ -19,6 +19,7 @@ from trygon.control.actions import (
     KillReplica,
 )
 from trygon.control.reconcile.deployment import has_failed, plan_starts
+from trygon.control.reconcile.health import plan_health
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, Replica, Revision
 from trygon.engine.base import exclusive
@@ -54,7 +55,10 @@ def reconcile(application: Application, now: float, *, longest_drain_s: float | 
             actions += starts
             if wake_at is not None:
                 wakes.append(wake_at)
-    leaving = [*_outdated(application), *_making_room(application)]
+    health = plan_health(application, now)
+    actions += health.actions
+    wakes += health.wakes
+    leaving = [*_outdated(application), *_making_room(application), *health.leaving]
     actions += [_drain(replica, reason, longest_drain_s) for replica, reason in leaving]
     for replica in application.replicas.values():
         if replica.deadline is None:

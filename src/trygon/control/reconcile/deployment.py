@@ -2,7 +2,8 @@
 
 A failed start is tried again after a pause that doubles; after `min(max_constructor_retry_count,
 3 * num_replicas)` failures in a row the revision is given up, unless it was complete before.
-A replica that had been ready is replaced at once; only one that dies within a second again and again waits.
+A replica that had been ready is replaced at once, until too many of a deployment die within a short while:
+`control.reconcile.intensity` says how many, and how long the pauses are then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from trygon.control.state import Application, Revision, StartRecord
 from trygon.spec.application import DeploymentOptions, DeploymentSpec
 
 __all__ = [
-    "after_crash",
     "after_failed_start",
     "after_ready",
     "has_failed",
@@ -25,8 +25,6 @@ __all__ = [
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
-#: A ready replica that lived shorter than this died of something that will come again.
-_EARLY_DEATH_S = 1.0
 
 
 def max_failures(options: DeploymentOptions) -> int:
@@ -43,7 +41,9 @@ def has_failed(application: Application, revision: Revision, deployment: Deploym
 def after_ready(record: StartRecord) -> StartRecord:
     """Return the record after a replica became ready."""
     # A crash loop is ready once in every round; its count must survive that.
-    return msgspec.structs.replace(record, blocked="") if record.crashed else StartRecord()
+    if record.crashed:
+        return msgspec.structs.replace(record, blocked="")
+    return StartRecord(deaths=record.deaths)
 
 
 def after_failed_start(record: StartRecord, error: str, now: float) -> StartRecord:
@@ -54,20 +54,10 @@ def after_failed_start(record: StartRecord, error: str, now: float) -> StartReco
     )
 
 
-def after_crash(record: StartRecord, error: str, now: float, *, lived_s: float) -> StartRecord:
-    """Return the record after a ready replica ended unasked."""
-    failures = record.failures + 1 if lived_s < _EARLY_DEATH_S else 1
-    return StartRecord(
-        failures=failures,
-        error=error,
-        retry_at=now + (_pause_s(failures - 1) if failures > 1 else 0.0),
-        crashed=True,
-    )
-
-
 def missing(application: Application, revision: Revision, deployment: DeploymentSpec) -> int:
-    """Return how many replicas are neither ready nor starting."""
-    live = sum(1 for r in application.of(deployment.name, revision.number) if r.live)
+    """Return how many replicas are neither ready nor starting, those that only help aside."""
+    replicas = application.of(deployment.name, revision.number)
+    live = sum(1 for r in replicas if r.live and not r.launch.is_helper)
     return max(0, deployment.options.num_replicas - live)
 
 

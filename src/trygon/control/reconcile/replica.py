@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["LIVE", "InvalidTransition", "ReplicaEventKind", "ReplicaPhase", "next_phase"]
+import msgspec
+
+__all__ = [
+    "LIVE",
+    "InvalidTransition",
+    "ReplicaEventKind",
+    "ReplicaPhase",
+    "Trouble",
+    "TroubleKind",
+    "next_phase",
+]
 
 
 class ReplicaPhase(StrEnum):
@@ -30,9 +40,33 @@ class ReplicaEventKind(StrEnum):
 
     REPORTED_READY = "REPORTED_READY"
     REPORTED_BROKEN = "REPORTED_BROKEN"
+    GIVEN_UP = "GIVEN_UP"
     TOLD_TO_LEAVE = "TOLD_TO_LEAVE"
     UNPLACED = "UNPLACED"
     ENDED = "ENDED"
+
+
+class TroubleKind(StrEnum):
+    """Why a replica does not answer although its process is there."""
+
+    #: The watchdog thread speaks and the loop does not, or native code works and holds the interpreter lock.
+    BLOCKED = "BLOCKED"
+    #: The process does nothing at all.
+    FROZEN = "FROZEN"
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """What ails a replica that has not ended, as it was last measured."""
+
+    kind: TroubleKind
+    #: Monotonic; the last sign of life of a frozen process, or when the loop was seen to stop.
+    since: float
+    #: How long that was ago when it was measured; for people.
+    for_s: float
+    #: What the loop does instead, as "file:line".
+    where: str = ""
+    #: The kernel says that the process is stopped, so no mistake is possible.
+    stopped: bool = False
 
 
 class InvalidTransition(Exception):
@@ -49,15 +83,18 @@ _TRANSITIONS: dict[tuple[ReplicaPhase, ReplicaEventKind], ReplicaPhase] = {
     # A replica reports again to a controller that was restarted.
     (_P.READY, _E.REPORTED_READY): _P.READY,
     (_P.READY, _E.REPORTED_BROKEN): _P.FAILED,
+    (_P.READY, _E.GIVEN_UP): _P.FAILED,
     (_P.READY, _E.TOLD_TO_LEAVE): _P.DRAINING,
     (_P.READY, _E.ENDED): _P.STOPPED,
     # A report may cross the order to leave.
     (_P.DRAINING, _E.REPORTED_READY): _P.DRAINING,
     (_P.DRAINING, _E.REPORTED_BROKEN): _P.DRAINING,
+    (_P.DRAINING, _E.GIVEN_UP): _P.DRAINING,
     (_P.DRAINING, _E.UNPLACED): _P.STOPPED,
     (_P.DRAINING, _E.ENDED): _P.STOPPED,
     (_P.FAILED, _E.REPORTED_READY): _P.FAILED,
     (_P.FAILED, _E.REPORTED_BROKEN): _P.FAILED,
+    (_P.FAILED, _E.GIVEN_UP): _P.FAILED,
     (_P.FAILED, _E.ENDED): _P.STOPPED,
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from trygon.control.reconcile.deployment import max_failures
+from trygon.control.reconcile.health import describe_trouble, is_answering
+from trygon.control.reconcile.intensity import WINDOW_S, is_crash_looping
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, Replica, Revision, StartRecord
 from trygon.spec.application import DeploymentSpec
@@ -81,12 +83,14 @@ def _deployment_status(
     record = application.record(deployment.name, revision.number)
     ready = application.ready_count(deployment, revision.number)
     status, trigger, message = _judge(application, revision, deployment, record, ready)
+    if status is DeploymentStatus.HEALTHY and not _any_answers(replicas, revision):
+        status, trigger = DeploymentStatus.UNHEALTHY, DeploymentStatusTrigger.HEALTH_CHECK_FAILED
     note = revision.notes.get(deployment.name, "")
     return DeploymentStatusOverview(
         status=status,
         status_trigger=trigger,
         replica_states=_count(replicas),
-        message="\n".join(part for part in (message, note) if part),
+        message="\n".join(part for part in (message, *_troubles(replicas), note) if part),
     )
 
 
@@ -119,6 +123,11 @@ def _judge(
     if record.blocked:
         progress += f"; waiting for resources: {record.blocked}"
     if complete:
+        if is_crash_looping(record):
+            progress += (
+                f"; it is crash-looping: too many replicas ended within {WINDOW_S:.0f} s, "
+                "and each end makes the pause before the next start longer"
+            )
         return (
             DeploymentStatus.UNHEALTHY,
             DeploymentStatusTrigger.HEALTH_CHECK_FAILED,
@@ -130,6 +139,16 @@ def _judge(
             f"the last error was:\n{record.error}"
         )
     return DeploymentStatus.UPDATING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, progress
+
+
+def _any_answers(replicas: list[Replica], revision: Revision) -> bool:
+    """RUNNING says that a request would be answered; where every replica is stuck, none would be."""
+    own = [r for r in replicas if r.launch.revision == revision.number]
+    return not own or any(is_answering(r) for r in own)
+
+
+def _troubles(replicas: list[Replica]) -> list[str]:
+    return [f"replica {r.launch.replica_tag}: {describe_trouble(r.trouble)}" for r in replicas if r.trouble]
 
 
 def _deleting(application: Application) -> dict[str, DeploymentStatusOverview]:
