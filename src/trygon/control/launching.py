@@ -24,10 +24,12 @@ class Launching:
 
     Args:
         record: The instance.
+        blobs: Where snapshots of code are kept; None for none.
     """
 
-    def __init__(self, record: InstanceRecord) -> None:
+    def __init__(self, record: InstanceRecord, blobs: Path | None = None) -> None:
         self._record = record
+        self._blobs = blobs
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
         """Return the launch of one new replica."""
@@ -56,6 +58,7 @@ class Launching:
             rank=action.rank,
             world_size=deployment.options.num_replicas,
             parents=revision.parents(deployment.name),
+            snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
             app_logging=spec.logging,
         )
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from trygon.engine.code_snapshot import install_snapshot
 from trygon.engine.environment import changes_for
 from trygon.engine.platform import Platform
 from trygon.spec.launch import ReplicaLaunch
@@ -115,6 +116,8 @@ def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None
     if working_dir:
         os.chdir(working_dir)
     sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
+    if launch.snapshot_path:
+        install_snapshot(launch.snapshot_path)
 
 
 def _close_other_fds(keep: set[int]) -> None:

@@ -39,6 +39,8 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     gpu_ids: tuple[int, ...] | None = None
     #: Deployments of the same application that hold handles of this one; they drain first.
     parents: tuple[str, ...] = ()
+    #: File with the sources that the application's own modules had when it was built; empty for none.
+    snapshot_path: str = ""
     #: The application's LoggingConfig as JSON values, or None.
     app_logging: dict[str, Any] | None = None
 
