@@ -118,7 +118,7 @@ def _waits_for(
     own = [replica for replica in application.replicas.values() if replica.launch.deployment == name]
     leaving = [replica for replica in own if not replica.live]
     if application.deleting:
-        return f"{len(own)} replicas to finish their requests" if own else ""
+        return _finishing(len(own), "")
     if application.failure:
         return "a new deploy: this revision was given up"
     if ready < wanted:
@@ -127,12 +127,21 @@ def _waits_for(
         if is_paused:
             return "the end of the pause after a failure"
         starting = sum(1 for replica in own if replica.phase is ReplicaPhase.STARTING)
-        return f"{starting} of {wanted} replicas to be ready"
+        return f"{_replicas(starting)} to be ready"
     if application.serving is not application.target:
         return "the other deployments of the revision"
     if not application.served:
         return "every ingress process to route to it"
-    return f"{len(leaving)} old replicas to finish their requests" if leaving else ""
+    return _finishing(len(leaving), "old ")
+
+
+def _finishing(count: int, kind: str) -> str:
+    whose = "its" if count == 1 else "their"
+    return f"{_replicas(count, kind)} to finish {whose} requests" if count else ""
+
+
+def _replicas(count: int, kind: str = "") -> str:
+    return f"{count} {kind}{'replica' if count == 1 else 'replicas'}"
 
 
 def _replica(replica: Replica, now: float) -> ReplicaExplanation:
