@@ -175,6 +175,76 @@ def test_explain_says_what_a_failing_deployment_waits_for(shop: Path) -> None:
     assert (1, True) == (unknown.returncode, "did you mean 'default'" in unknown.stderr)
 
 
+FLAKY = """
+import logging
+from trygon import serve
+
+logger = logging.getLogger("ray.serve")
+
+
+@serve.deployment
+class Flaky:
+    def __call__(self, request):
+        logger.warning("asked for %s", request.url.path)
+        if not request.url.path.endswith("/fine"):
+            raise LookupError(f"nothing at {request.url.path}")
+        return "fine"
+
+
+app = Flaky.bind()
+"""
+
+
+def test_logs_are_narrowed_to_what_was_asked_for(shop: Path) -> None:
+    (shop / "flaky.py").write_text(FLAKY)
+    options = ("--name", "flaky", "--route-prefix", "/flaky", "--instance", "shop", "--non-blocking")
+    assert run("run", "flaky:app", *options, cwd=shop).returncode == 0
+    for path in ("/flaky/gone", "/flaky/gone", "/flaky/lost", "/flaky/fine"):
+        httpx.get(url(shop) + path)
+    wait_until(lambda: "/flaky/lost" in run("logs", cwd=shop).stdout, "the last lines")
+
+    own = run("logs", "flaky/Flaky", "--level", "warning", cwd=shop).stdout
+    assert own.count("-- asked for") == 4
+    assert {"WARNING", "ERROR"} >= {line.split()[0] for line in own.splitlines() if " flaky_Flaky " in line}
+    assert "ingress" not in own
+    assert "" == run("logs", "flaky", "--replica", "nobody12", cwd=shop).stdout
+    system = run("logs", "--system", cwd=shop).stdout
+    assert "is complete" in system
+    assert "asked for" not in system
+    assert "asked for" in run("logs", "flaky", "--since", "10m", cwd=shop).stdout
+    wrong = run("logs", "--since", "soon", cwd=shop)
+    assert (2, True) == (wrong.returncode, "wanted a time span such as 90s" in wrong.stderr)
+
+    failures = asked("logs", "--errors", "flaky", cwd=shop)["failures"]
+    assert [(2, True), (1, True)] == [
+        (f["count"], "LookupError: nothing at" in f["traceback"]) for f in failures
+    ]
+    shown = run("logs", "--errors", cwd=shop).stdout
+    assert "2 times, first 20" in shown
+    assert shown.index("/flaky/gone") < shown.index("/flaky/lost")
+
+
+def test_following_goes_on_when_the_instance_is_killed_and_started_again(shop: Path, command: Any) -> None:
+    (shop / "chatty.py").write_text(
+        SHOP.replace("beside =", "print('asked by', request.query_params['who']); beside =")
+    )
+    assert deploy_again(shop, "chatty") == 0
+    following: Command = command("logs", "default", "--follow", "-n", "0")
+    wait_until(
+        lambda: httpx.get(url(shop), params={"who": "one"}) and "asked by one" in following.output, "a line"
+    )
+    (record,) = asked("status", cwd=shop)["instances"]
+    os.kill(record["supervisor_pid"], signal.SIGKILL)
+    wait_until(lambda: run("status", cwd=shop).returncode == 1, "the end of the instance")
+
+    assert deploy_again(shop, "chatty") == 0
+    httpx.get(url(shop), params={"who": "two"})
+
+    following.wait_for("asked by two")
+    assert run("shutdown", "-y", cwd=shop).returncode == 0
+    assert following.wait() == 0
+
+
 def test_watching_the_status_shows_changes_and_ends_with_ctrl_c(shop: Path, command: Any) -> None:
     watching: Command = command("status", "--watch", "--json", at_terminal=True)
     watching.wait_for('"status":"RUNNING"')

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import signal
 import sys
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -56,16 +59,30 @@ def status(application: str | None, instance: str | None, *, as_json: bool, watc
     else:
         # One name may be in use in several instances.
         instance = the_instance(settings, instance).name
-    pause = threading.Event()
+    if watch:
+        return _watch(lambda: _ask(settings, instance, application), as_json=as_json)
+    found = _ask(settings, instance, application)
+    _show(found, as_json=as_json, watch=False)
+    return _exit_code(found)
+
+
+def _watch(ask: Callable[[], _Found], *, as_json: bool) -> int:
+    """Show every change until Ctrl-C, which ends between two looks; a second one ends at once."""
+    interrupts: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        interrupts.put(number)
+
+    signal.signal(signal.SIGINT, interrupt)
     shown: _Found | None = None
     while True:
-        found = _ask(settings, instance, application)
+        found = ask()
         if found != shown:
             shown = found
-            _show(found, as_json=as_json, watch=watch)
-        if not watch:
-            return _exit_code(found)
-        pause.wait(_PERIOD_S)
+            _show(found, as_json=as_json, watch=True)
+        with contextlib.suppress(queue.Empty):
+            return 128 + interrupts.get(timeout=_PERIOD_S)
 
 
 def _ask(settings: Settings, name: str | None, application: str | None) -> _Found:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
 from trygon.control.actions import StartReplica
 from trygon.control.state import Application
@@ -25,11 +26,15 @@ class Launching:
     Args:
         record: The instance.
         blobs: Where snapshots of code are kept; None for none.
+        logging: How replicas log whose application does not say it, as JSON values.
     """
 
-    def __init__(self, record: InstanceRecord, blobs: Path | None = None) -> None:
+    def __init__(
+        self, record: InstanceRecord, blobs: Path | None = None, logging: dict[str, Any] | None = None
+    ) -> None:
         self._record = record
         self._blobs = blobs
+        self._logging = logging
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
         """Return the launch of one new replica."""
@@ -59,7 +64,7 @@ class Launching:
             world_size=deployment.options.num_replicas,
             parents=revision.parents(deployment.name),
             snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
-            app_logging=spec.logging,
+            app_logging=spec.logging or self._logging,
         )
 
     def explain_exit(self, launch: ReplicaLaunch, reason: str) -> str:

@@ -58,7 +58,7 @@ async def _serve(config: InstanceConfig, record: InstanceRecord, listen_fd: int,
         store=store,
         clock=RealClock(),
         record=record,
-        launching=Launching(record, store.blobs.path),
+        launching=Launching(record, store.blobs.path, config.http_options.get("logging")),
         num_ingress=config.num_ingress,
     )
     await controller.start()

@@ -41,7 +41,7 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[str, ...] = ()
     #: File with the sources that the application's own modules had when it was built; empty for none.
     snapshot_path: str = ""
-    #: The application's LoggingConfig as JSON values, or None.
+    #: The LoggingConfig of the application, or else the instance, as JSON values, or None.
     app_logging: dict[str, Any] | None = None
 
     @property
