@@ -18,7 +18,10 @@ __all__ = ["run_command_line"]
 _COMMANDS = {
     "run": "trygon.cli.run:run",
     "status": "trygon.cli.status:status",
+    "explain": "trygon.cli.explain:explain",
     "logs": "trygon.cli.logs:logs",
+    "history": "trygon.cli.history:history",
+    "undo": "trygon.cli.history:undo",
     "delete": "trygon.cli.ending:delete",
     "shutdown": "trygon.cli.ending:shutdown",
 }

@@ -6,10 +6,9 @@ import sys
 
 import click
 
-from trygon.cli.joining import connected, instance_option, the_instance
+from trygon.cli.joining import application_named, connected, instance_option, the_instance
 from trygon.config import read_settings
-from trygon.errors import InstanceError, ServeError
-from trygon.spec.validation import near_names
+from trygon.errors import InstanceError
 
 __all__ = ["delete", "shutdown"]
 
@@ -26,10 +25,7 @@ def delete(name: str, instance: str | None, *, no_wait: bool) -> None:
       trygon delete default
     """
     with connected(the_instance(read_settings(), instance)) as joined:
-        running = list(joined.status().applications)
-        if name not in running:
-            hint = near_names(name, running) or f"; running are: {', '.join(map(repr, running)) or 'none'}"
-            raise ServeError(f"there is no application {name!r}{hint}")
+        application_named(name, list(joined.status().applications))
         joined.delete(name, wait=not no_wait)
     click.echo(
         f"application {name!r} is deleted" if not no_wait else f"application {name!r} is being deleted"

@@ -10,13 +10,14 @@ import click
 
 from trygon.client.instances import choose
 from trygon.config import Settings
-from trygon.errors import InstanceError
+from trygon.errors import InstanceError, ServeError
 from trygon.spec.instance import InstanceRecord
+from trygon.spec.validation import near_names
 
 if TYPE_CHECKING:
     from trygon.client.instance import Instance
 
-__all__ = ["connected", "instance_option", "the_instance"]
+__all__ = ["application_named", "connected", "instance_option", "the_instance"]
 
 instance_option = click.option(
     "--instance",
@@ -40,6 +41,18 @@ def the_instance(settings: Settings, name: str | None) -> InstanceRecord:
         return record
     which = f"no instance {name!r} is running" if name else "no instance is running"
     raise InstanceError(f"{which} (looked in {settings.runtime_dir}); start one with: trygon run MODULE:APP")
+
+
+def application_named(name: str, running: list[str]) -> str:
+    """Return `name` when there is an application of that name.
+
+    Raises:
+        ServeError: There is none; the text has the nearest name, or all of them.
+    """
+    if name not in running:
+        hint = near_names(name, running) or f"; running are: {', '.join(map(repr, running)) or 'none'}"
+        raise ServeError(f"there is no application {name!r}{hint}")
+    return name
 
 
 @contextlib.contextmanager

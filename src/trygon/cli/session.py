@@ -269,7 +269,7 @@ class Session:
             try:
                 if self._launched is None and not self._has_served:
                     self._was_there = spec.name in instance.status().applications
-                revisions = instance.deploy((spec,))
+                revisions = instance.deploy((spec,), origin=f"trygon run {self._request.import_path}")
                 instance.wait_running(
                     revisions, on_progress=lambda _, status: self._events.put(_Progress(attempt, status))
                 )

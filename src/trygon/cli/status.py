@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import signal
 import sys
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
-from trygon.cli.joining import connected, instance_option, the_instance
+from trygon.cli.joining import application_named, connected, instance_option, the_instance
 from trygon.cli.report import base_url
 from trygon.client.instances import list_running
 from trygon.clock import RealClock
 from trygon.config import Settings, read_settings
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceRecord
-from trygon.spec.status import InstanceStatus
+from trygon.spec.status import ApplicationStatus, InstanceStatus, ProxyStatus
 
 __all__ = ["status"]
 
@@ -28,41 +31,67 @@ _COLOURS = {
     "UNHEALTHY": "red",
 }
 _CLEAR = "\x1b[H\x1b[2J"
+#: Exit status when something that was asked for is not RUNNING.
+_NOT_RUNNING = 3
+
+_Found = list[tuple[InstanceRecord, InstanceStatus]]
 
 
 @click.command(short_help="Show what runs.")
+@click.argument("application", required=False)
 @instance_option
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, as one JSON object.")
-@click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
-def status(instance: str | None, *, as_json: bool, watch: bool) -> None:
-    r"""Show applications, deployments and replicas of the running instances.
+@click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+def status(application: str | None, instance: str | None, *, as_json: bool, watch: bool) -> int:
+    r"""Show applications, deployments and replicas of the running instances, or of one APPLICATION.
+
+    Exits with 0 when every application that is shown is RUNNING, with 3 when one is not.
 
     \b
     Examples:
       trygon status
+      trygon status default --watch
       trygon status --json | jq '.instances[].applications'
     """
     settings = read_settings()
-    pause = threading.Event()
+    if application is None:
+        instance = instance or settings.instance
+    else:
+        # One name may be in use in several instances.
+        instance = the_instance(settings, instance).name
+    if watch:
+        return _watch(lambda: _ask(settings, instance, application), as_json=as_json)
+    found = _ask(settings, instance, application)
+    _show(found, as_json=as_json, watch=False)
+    return _exit_code(found)
+
+
+def _watch(ask: Callable[[], _Found], *, as_json: bool) -> int:
+    """Show every change until Ctrl-C, which ends between two looks; a second one ends at once."""
+    interrupts: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.default_int_handler)
+        interrupts.put(number)
+
+    signal.signal(signal.SIGINT, interrupt)
+    shown: _Found | None = None
     while True:
-        found = _ask(settings, instance)
-        text = _as_json(found) if as_json else _as_text(found)
-        if watch and not as_json and sys.stdout.isatty():
-            text = _CLEAR + text
-        click.echo(text)
-        if not watch:
-            return
-        pause.wait(_PERIOD_S)
+        found = ask()
+        if found != shown:
+            shown = found
+            _show(found, as_json=as_json, watch=True)
+        with contextlib.suppress(queue.Empty):
+            return 128 + interrupts.get(timeout=_PERIOD_S)
 
 
-def _ask(settings: Settings, name: str | None) -> list[tuple[InstanceRecord, InstanceStatus]]:
-    named = name or settings.instance
-    records = [] if named else list_running(settings.runtime_dir)
+def _ask(settings: Settings, name: str | None, application: str | None) -> _Found:
+    records = [] if name else list_running(settings.runtime_dir)
     found = []
-    for record in records or [the_instance(settings, named)]:
+    for record in records or [the_instance(settings, name)]:
         try:
             with connected(record) as joined:
-                found.append((record, joined.status()))
+                found.append((record, _narrowed(joined.status(), application)))
         except InstanceError:
             # Of several, one may just have ended.
             if len(records) < 2:
@@ -70,16 +99,42 @@ def _ask(settings: Settings, name: str | None) -> list[tuple[InstanceRecord, Ins
     return found
 
 
-def _as_json(found: list[tuple[InstanceRecord, InstanceStatus]]) -> str:
+def _narrowed(state: InstanceStatus, application: str | None) -> InstanceStatus:
+    if application is None:
+        return state
+    name = application_named(application, list(state.applications))
+    return msgspec.structs.replace(state, applications={name: state.applications[name]})
+
+
+def _exit_code(found: _Found) -> int:
+    running = all(
+        application.status is ApplicationStatus.RUNNING
+        for _, state in found
+        for application in state.applications.values()
+    )
+    return 0 if running else _NOT_RUNNING
+
+
+def _show(found: _Found, *, as_json: bool, watch: bool) -> None:
+    if as_json:
+        # Who watches reads a line for each change.
+        click.echo(_as_json(found, indent=0 if watch else 2))
+        return
+    text = _as_text(found)
+    click.echo(_CLEAR + text if watch and sys.stdout.isatty() else text)
+
+
+def _as_json(found: _Found, *, indent: int) -> str:
     instances: list[dict[str, Any]] = []
     for record, state in found:
         instances.append(
             {**msgspec.to_builtins(record), "url": base_url(record), **msgspec.to_builtins(state)}
         )
-    return msgspec.json.format(msgspec.json.encode({"instances": instances}), indent=2).decode()
+    encoded = msgspec.json.encode({"instances": instances})
+    return (msgspec.json.format(encoded, indent=indent) if indent else encoded).decode()
 
 
-def _as_text(found: list[tuple[InstanceRecord, InstanceStatus]]) -> str:
+def _as_text(found: _Found) -> str:
     return "\n\n".join(_describe(record, state) for record, state in found)
 
 
@@ -89,16 +144,22 @@ def _describe(record: InstanceRecord, state: InstanceStatus) -> str:
     head = f"{click.style(f'instance {record.name}', bold=True)}: {base_url(record) or 'no HTTP'}"
     lines = [f"{head}, process {record.pid}, up {_duration(up_s)}, {kind}"]
     rows: list[tuple[str, str, str]] = []
-    messages = []
+    messages = [
+        f"ingress {slot} is {proxy}"
+        for slot, proxy in sorted(state.proxies.items())
+        if proxy is not ProxyStatus.HEALTHY
+    ]
     for name, application in state.applications.items():
-        rows.append((name, str(application.status), application.route_prefix or "no route"))
+        route = application.route_prefix or "no route"
+        revision = f", revision {application.revision}" if application.revision else ""
+        rows.append((name, str(application.status), route + revision))
         for deployment, overview in application.deployments.items():
             counts = ", ".join(f"{count} {kind.lower()}" for kind, count in overview.replica_states.items())
             rows.append((f"  {deployment}", str(overview.status), counts or "no replicas"))
         if application.message:
             messages.append(f"{name}: {application.message}")
     if not rows:
-        return f"{lines[0]}\n  no applications"
+        return "\n".join([lines[0], "  no applications", *messages])
     name_width = max(len(row[0]) for row in rows)
     word_width = max(len(row[1]) for row in rows)
     for name, word, rest in rows:

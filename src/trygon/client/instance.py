@@ -24,13 +24,18 @@ from trygon.spec.control import (
     ApplicationChanged,
     DeleteApplication,
     DeployApplications,
+    Explain,
+    GetHistory,
     GetStatus,
     Hello,
     InstanceInfo,
     Shutdown,
+    UndoApplication,
     WaitApplications,
     WaitDeleted,
 )
+from trygon.spec.explanation import Explanation
+from trygon.spec.history import RevisionRecord
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
@@ -155,14 +160,47 @@ class Instance:
             raise InstanceError(f"the connection to instance {self.record.name!r} was closed; connect again")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def deploy(self, applications: tuple[ApplicationSpec, ...]) -> dict[str, int]:
+    def deploy(self, applications: tuple[ApplicationSpec, ...], *, origin: str = "") -> dict[str, int]:
         """Deploy applications together; return the revision of each, which is then being started.
+
+        Args:
+            applications: What to deploy.
+            origin: Who asks, for the history.
 
         Raises:
             DeployError: They cannot be deployed; nothing was changed.
         """
-        answer = self._ask(DeployApplications(applications=applications))
+        answer = self._ask(DeployApplications(applications=applications, origin=origin))
         return msgspec.convert(answer, dict[str, int])
+
+    def undo(self, name: str, *, to: int | None = None) -> dict[str, int]:
+        """Deploy what an earlier revision was, code included; return the new revision, which is being started.
+
+        Args:
+            name: The application.
+            to: Number of the earlier revision; None takes the newest other one that was complete.
+
+        Raises:
+            DeployError: There is no such revision, or it cannot be deployed; nothing was changed.
+        """
+        answer = self._ask(UndoApplication(name=name, to=to))
+        return msgspec.convert(answer, dict[str, int])
+
+    def history(self, name: str) -> list[RevisionRecord]:
+        """Return the revisions of an application that are kept, newest first.
+
+        Raises:
+            DeployError: There is no such application.
+        """
+        return msgspec.convert(self._ask(GetHistory(name=name), timeout_s=_ANSWER_S), list[RevisionRecord])
+
+    def explain(self, name: str) -> Explanation:
+        """Return why an application, an "application/deployment" or a replica is as it is.
+
+        Raises:
+            ServeError: Nothing has that name.
+        """
+        return msgspec.convert(self._ask(Explain(name=name), timeout_s=_ANSWER_S), Explanation)
 
     def wait_running(
         self,

@@ -21,7 +21,9 @@ from trygon.spec.control import (
     DeleteApplication,
     DeployApplications,
     DrainReplica,
+    Explain,
     FromPeer,
+    GetHistory,
     GetStatus,
     Hello,
     InstanceInfo,
@@ -30,6 +32,7 @@ from trygon.spec.control import (
     Shutdown,
     TableChanged,
     ToPeer,
+    UndoApplication,
     WaitApplications,
     WaitDeleted,
 )
@@ -44,6 +47,9 @@ Request = (
     | DeleteApplication
     | WaitDeleted
     | GetStatus
+    | GetHistory
+    | UndoApplication
+    | Explain
     | InstanceInfo
     | Shutdown
 )
@@ -174,7 +180,7 @@ class ControlLink:
         """
         if self._gone or self._keeper is None:
             raise InstanceError(f"the instance at {self._address!r} is gone")
-        if isinstance(request, DeployApplications) and not request.token:
+        if isinstance(request, DeployApplications | UndoApplication) and not request.token:
             # The call is sent again to a restarted controller, which must not deploy twice.
             request = msgspec.structs.replace(request, token=os.urandom(8).hex())
         self._seq += 1

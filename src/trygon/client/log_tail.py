@@ -166,13 +166,28 @@ class LogTail:
             file = self._files.get(name)
             if file is None:
                 file = self._files[name] = _File(source_of(name), entry.st_ino, 0)
-            if entry.st_ino != file.inode or entry.st_size < file.offset:
+            if entry.st_ino != file.inode:
+                self._finish_renamed(name, file)
                 file.inode, file.offset, file.rest = entry.st_ino, 0, b""
+            elif entry.st_size < file.offset:
+                file.offset, file.rest = 0, b""
             if entry.st_size > file.offset:
                 self._read(name, file)
         if len(entries) < len(self._files):
             present = {name for name, _ in entries}
             self._files = {name: file for name, file in self._files.items() if name in present}
+
+    def _finish_renamed(self, name: str, file: _File) -> None:
+        """Read the end of a file that was rotated away, and what was begun before it all."""
+        try:
+            with os.scandir(self._directory) as entries:
+                older = {e.inode(): e.name for e in entries if e.name.startswith(f"{name}.")}
+        except OSError:
+            older = {}
+        renamed = older.get(file.inode)
+        if renamed is not None:
+            self._read(renamed, file)
+        self._hand_on(file, file.rest)
 
     def _read(self, name: str, file: _File) -> None:
         try:

@@ -24,6 +24,7 @@ from trygon.control.actions import (
     StartReplica,
 )
 from trygon.control.admission import admit, notes_for
+from trygon.control.blobs import detach_code
 from trygon.control.calls import Waiters
 from trygon.control.deaths import death_cause
 from trygon.control.events import (
@@ -45,6 +46,7 @@ from trygon.control.events import (
     TableServed,
     Woken,
 )
+from trygon.control.explaining import explain
 from trygon.control.fold import fold
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
@@ -64,13 +66,15 @@ from trygon.engine.base import (
     ReplicaUnplaceable,
     ShutdownBegun,
 )
-from trygon.errors import InstanceError, TrygonError
+from trygon.errors import DeployError, InstanceError, TrygonError
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.control import (
     Call,
     DeleteApplication,
     DeployApplications,
+    Explain,
     FromPeer,
+    GetHistory,
     GetStatus,
     InstanceInfo,
     ReplicaAlive,
@@ -78,6 +82,7 @@ from trygon.spec.control import (
     ReplicaReady,
     ReplicaUnhealthy,
     Shutdown,
+    UndoApplication,
     WaitApplications,
     WaitDeleted,
 )
@@ -86,6 +91,7 @@ from trygon.spec.control import (
 )
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.status import InstanceStatus, ProxyStatus
+from trygon.spec.validation import near_names
 
 __all__ = ["Controller"]
 
@@ -290,19 +296,23 @@ class Controller:
         """Return the newest version that every ingress routes by."""
         if self._shutdown is not None or self._num_ingress == 0:
             return self._server.table.version
-        applied = {
-            peer.hello.peer_id: peer.applied_version
-            for peer in self._server.of_role("ingress")
-            if peer.hello is not None
-        }
+        applied = self._applied_versions()
         return min(applied.values()) if len(applied) >= self._num_ingress else 0
+
+    def _applied_versions(self) -> dict[str, int]:
+        """Return the version that each ingress slot routes by, of those that are there."""
+        applied: dict[str, int] = {}
+        for peer in self._server.of_role("ingress"):
+            if peer.hello is not None:
+                # The link of a dead one may outlive the first words of its successor.
+                slot = peer.hello.peer_id
+                applied[slot] = min(peer.applied_version, applied.get(slot, peer.applied_version))
+        return applied
 
     def _check_served(self) -> None:
         self._waiters.tell_applied()
-        version = self._served_version()
-        if version:
-            fold(self.state, TableServed(version), self._clock.monotonic())
-            self._waiters.look(self.state)
+        fold(self.state, TableServed(self._served_version()), self._clock.monotonic())
+        self._waiters.look(self.state)
 
     def _schedule(self) -> None:
         if self._wake is not None:
@@ -359,6 +369,8 @@ class Controller:
         if hello is not None and hello.role == "replica":
             self._finish_exit(hello.peer_id)
         self._waiters.forget(peer)
+        if hello is not None and hello.role == "ingress":
+            self._check_served()
 
     def _take_message(self, peer: Peer, message: FromPeer) -> None:
         match message:
@@ -404,10 +416,10 @@ class Controller:
                 case WaitDeleted():
                     self._waiters.add_deleted(peer, call.seq, request.name)
                     self._waiters.look(self.state)
-                case GetStatus():
-                    peer.reply(call.seq, msgspec.to_builtins(self.status()))
-                case InstanceInfo():
-                    peer.reply(call.seq, msgspec.to_builtins(self._record))
+                case UndoApplication():
+                    peer.reply(call.seq, await self._undo(request))
+                case GetStatus() | GetHistory() | Explain() | InstanceInfo():
+                    peer.reply(call.seq, msgspec.to_builtins(self._look_up(request)))
                 case Shutdown():
                     self._waiters.add_shutdown(peer, call.seq)
                     await self._keeper.clear()
@@ -419,42 +431,83 @@ class Controller:
             logger.exception("a call failed")
             peer.refuse(call.seq, InstanceError(f"the controller failed: {error!r}; see its log"))
 
+    def _look_up(self, request: GetStatus | GetHistory | Explain | InstanceInfo) -> Any:
+        """Return what a question that changes nothing is answered with."""
+        match request:
+            case GetStatus():
+                return self.status()
+            case GetHistory():
+                return self._keeper.history.records(self._known(request.name))
+            case Explain():
+                return explain(self.state, request.name, self._clock.monotonic())
+            case InstanceInfo():
+                return self._record
+
     async def _deploy(self, request: DeployApplications) -> dict[str, int]:
+        specs, blobs = [], {}
+        for given in request.applications:
+            spec, found = await asyncio.to_thread(detach_code, given)
+            specs.append(spec)
+            blobs.update(found)
         async with self._changing:
-            if self._shutdown is not None:
-                raise InstanceError("the instance is shutting down; start a new one")
-            repeated = self._repeated(request)
+            names = [spec.name for spec in specs]
+            return self._repeated(names, request.token) or await self._want(
+                tuple(specs), blobs, token=request.token, origin=request.origin
+            )
+
+    async def _undo(self, request: UndoApplication) -> dict[str, int]:
+        async with self._changing:
+            repeated = self._repeated([request.name], request.token)
             if repeated is not None:
                 return repeated
-            resources = self._engine.resources()
-            admit(request.applications, self.state.applications, resources, self._engine.capabilities)
-            revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
-            await self._keeper.save(deployed=revisions)
-            if self._shutdown is not None:
-                # It began while the state was being saved; what is started now would never be ended.
-                raise InstanceError("the instance is shutting down; start a new one")
-            self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
-            return {name: revision.number for name, revision in revisions.items()}
+            earlier = self._keeper.history.earlier(self._known(request.name), request.to)
+            spec = await self._keeper.revive(earlier)
+            return await self._want(
+                (spec,), {}, token=request.token, origin=f"undo: revision {earlier.number} again"
+            )
 
-    def _repeated(self, request: DeployApplications) -> dict[str, int] | None:
+    def _known(self, name: str) -> Application:
+        application = self.state.applications.get(name)
+        if application is None or application.deleting:
+            hint = near_names(name, list(self.state.applications)) or "; trygon status shows what there is"
+            raise DeployError(f"there is no application {name!r}{hint}")
+        return application
+
+    async def _want(
+        self, specs: tuple[ApplicationSpec, ...], blobs: dict[str, bytes], *, token: str, origin: str
+    ) -> dict[str, int]:
+        """Make each specification the wanted revision of its application; `_changing` is held."""
+        if self._shutdown is not None:
+            raise InstanceError("the instance is shutting down; start a new one")
+        admit(specs, self.state.applications, self._engine.resources(), self._engine.capabilities)
+        revisions = {spec.name: self._next_revision(spec, token, origin) for spec in specs}
+        await self._keeper.save(deployed=revisions, blobs=blobs)
+        if self._shutdown is not None:
+            # It began while the state was being saved; what is started now would never be ended.
+            raise InstanceError("the instance is shutting down; start a new one")
+        self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
+        return {name: revision.number for name, revision in revisions.items()}
+
+    def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:
         """Return the answer given before to the same call, sent again after a controller's death."""
-        if not request.token:
+        if not token:
             return None
         numbers = {}
-        for spec in request.applications:
-            application = self.state.applications.get(spec.name)
+        for name in names:
+            application = self.state.applications.get(name)
             target = application.target if application is not None else None
-            if target is None or target.token != request.token:
+            if target is None or target.token != token:
                 return None
-            numbers[spec.name] = target.number
+            numbers[name] = target.number
         return numbers or None
 
-    def _next_revision(self, spec: ApplicationSpec, token: str) -> Revision:
+    def _next_revision(self, spec: ApplicationSpec, token: str, origin: str) -> Revision:
         return Revision(
             number=self._keeper.last_revision(spec.name) + 1,
             spec=spec,
             deployed_wall_s=self._clock.wall(),
             token=token,
+            origin=origin,
             notes=notes_for(spec, self._engine.resources()),
         )
 
@@ -467,12 +520,9 @@ class Controller:
 
     def status(self) -> InstanceStatus:
         """Return everything that runs."""
-        proxies = {str(slot): ProxyStatus.STARTING for slot in range(self._num_ingress)}
-        for peer in self._server.of_role("ingress"):
-            if peer.hello is not None:
-                proxies[peer.hello.peer_id] = (
-                    ProxyStatus.HEALTHY if peer.applied_version else ProxyStatus.STARTING
-                )
+        proxies = {str(number): ProxyStatus.STARTING for number in range(self._num_ingress)}
+        for slot, version in self._applied_versions().items():
+            proxies[slot] = ProxyStatus.HEALTHY if version else ProxyStatus.STARTING
         return InstanceStatus(
             proxies=proxies,
             applications={

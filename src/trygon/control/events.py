@@ -141,7 +141,10 @@ class ApplicationForgotten(msgspec.Struct, frozen=True):
 
 
 class TableServed(msgspec.Struct, frozen=True):
-    """Every ingress routes by this version of the routing table, or a later one."""
+    """Every ingress routes by this version of the routing table, or a later one.
+
+    0 while some ingress is not there: nothing is served then, whatever was before.
+    """
 
     version: int
 

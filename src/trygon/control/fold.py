@@ -289,6 +289,6 @@ def _unblock(state: ControllerState) -> set[str]:
 
 def _table_served(state: ControllerState, version: int) -> set[str]:
     for application in state.applications.values():
-        if application.routed_version and application.routed_version <= version:
-            application.served = True
+        is_routed = application.serving is not None and application.routed_version > 0
+        application.served = is_routed and application.routed_version <= version
     return set()

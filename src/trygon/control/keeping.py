@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
+from trygon.control.blobs import attach_definitions
+from trygon.control.history import History
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store, WantedApplication, WantedState
+from trygon.spec.application import ApplicationSpec
 
 __all__ = ["Keeper"]
 
@@ -26,6 +31,8 @@ class Keeper:
         self._closed = False
         #: Last numbers of applications that are gone, so that a new one of the same name goes on counting.
         self._last_revisions: dict[str, int] = {}
+        #: What each application was before.
+        self.history = History()
 
     def restore(self) -> None:
         """Fill an empty state with what was saved."""
@@ -33,19 +40,39 @@ class Keeper:
         self._last_revisions = dict(wanted.last_revisions)
         for kept in wanted.applications:
             application = Application(kept.name)
-            application.target = kept.target
+            application.target = self._attached(kept.target)
             # The reconcilers compare revisions by identity.
             same = (
                 kept.target is not None
                 and kept.serving is not None
                 and kept.serving.number == kept.target.number
             )
-            application.serving = kept.target if same else kept.serving
+            application.serving = application.target if same else self._attached(kept.serving)
             application.failure = kept.failure
             application.failed_deployment = kept.failed_deployment
             application.deleting = kept.deleting
             application.last_revision = kept.last_revision
             self._state.applications[kept.name] = application
+            self.history.restore(kept.name, kept.history)
+
+    def _attached(self, revision: Revision | None) -> Revision | None:
+        if revision is None:
+            return None
+        return msgspec.structs.replace(
+            revision, spec=attach_definitions(revision.spec, self._store.read_blob)
+        )
+
+    async def revive(self, revision: Revision) -> ApplicationSpec:
+        """Return what an earlier revision was, complete.
+
+        Raises:
+            InstanceError: A part of it is lost.
+        """
+        spec = await asyncio.to_thread(attach_definitions, revision.spec, self._store.read_blob)
+        if spec.code.snapshot:
+            # Else it would run other code than it is taken for.
+            await asyncio.to_thread(self._store.read_blob, spec.code.snapshot)
+        return spec
 
     def last_revision(self, name: str) -> int:
         """Return the last number given to an application of this name; 0 before the first."""
@@ -55,13 +82,36 @@ class Keeper:
     def forget(self, application: Application) -> None:
         """Remember only the number of an application that is gone."""
         self._last_revisions[application.name] = application.last_revision
+        self.history.forget(application.name)
 
-    async def save(self, *, deployed: dict[str, Revision] | None = None, deleted: str = "") -> None:
-        """Save the state as it will be after this change."""
+    async def save(
+        self,
+        *,
+        deployed: dict[str, Revision] | None = None,
+        deleted: str = "",
+        blobs: dict[str, bytes] | None = None,
+    ) -> None:
+        """Save the state as it will be after this change.
+
+        Args:
+            deployed: Revisions that are about to be wanted, by application.
+            deleted: The application that is about to be unwanted.
+            blobs: Snapshots of code that the revisions name by digest.
+        """
         async with self._saving:
-            if not self._closed:
-                wanted = self._wanted(deployed or {}, deleted)
-                await asyncio.to_thread(self._store.save, wanted)
+            if self._closed:
+                return
+            new = deployed or {}
+            blobs = dict(blobs or {})
+            for name, revision in new.items():
+                blobs |= self.history.add(name, revision)
+            try:
+                wanted = self._wanted(new, deleted, blobs)
+                await asyncio.to_thread(self._store.save, wanted, blobs)
+            except BaseException:
+                for name, revision in new.items():
+                    self.history.remove(name, revision.number)
+                raise
 
     async def clear(self) -> None:
         """Forget everything for good: the next start of this instance is empty."""
@@ -73,7 +123,14 @@ class Keeper:
         """Keep what is saved: what follows is the end of the instance, and nobody's wish."""
         self._closed = True
 
-    def _wanted(self, deployed: dict[str, Revision], deleted: str) -> WantedState:
+    def _wanted(self, deployed: dict[str, Revision], deleted: str, blobs: dict[str, bytes]) -> WantedState:
+        def detached(revision: Revision | None) -> Revision | None:
+            if revision is None:
+                return None
+            short, large = self.history.detached(name, revision)
+            blobs.update(large)
+            return short
+
         kept = []
         for name in self._state.applications.keys() | deployed.keys():
             application = self._state.applications.get(name) or Application(name)
@@ -82,12 +139,13 @@ class Keeper:
             kept.append(
                 WantedApplication(
                     name=name,
-                    target=None if gone else revision or application.target,
-                    serving=None if gone else application.serving,
+                    target=None if gone else detached(revision or application.target),
+                    serving=None if gone else detached(application.serving),
                     failure="" if gone or revision else application.failure,
                     failed_deployment="" if gone or revision else application.failed_deployment,
                     deleting=gone or (application.deleting and revision is None),
                     last_revision=revision.number if revision else application.last_revision,
+                    history=() if gone else self.history.settled(application, revision),
                 )
             )
         return WantedState(applications=tuple(kept), last_revisions=dict(self._last_revisions))

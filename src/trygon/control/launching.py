@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 
 from trygon.control.actions import StartReplica
 from trygon.control.old_logs import prune_logs
@@ -25,10 +26,16 @@ class Launching:
 
     Args:
         record: The instance.
+        blobs: Where snapshots of code are kept; None for none.
+        logging: How replicas log whose application does not say it, as JSON values.
     """
 
-    def __init__(self, record: InstanceRecord) -> None:
+    def __init__(
+        self, record: InstanceRecord, blobs: Path | None = None, logging: dict[str, Any] | None = None
+    ) -> None:
         self._record = record
+        self._blobs = blobs
+        self._logging = logging
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
         """Return the launch of one new replica."""
@@ -58,7 +65,8 @@ class Launching:
             world_size=max(deployment.options.num_replicas, action.rank + 1),
             is_helper=action.helper,
             parents=revision.parents(deployment.name),
-            app_logging=spec.logging,
+            snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
+            app_logging=spec.logging or self._logging,
         )
 
     def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:

@@ -28,6 +28,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     deployed_wall_s: float = 0.0
     #: The caller's token of the deploy call that made it.
     token: str = ""
+    #: What asked for it; for people.
+    origin: str = ""
     #: Things the user should know, by deployment; shown in the status.
     notes: dict[str, str] = {}
 

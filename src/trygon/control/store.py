@@ -8,20 +8,35 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
+from trygon.control.blobs import BlobFolder
 from trygon.control.state import Revision
 from trygon.errors import InstanceError
+from trygon.spec.history import Outcome
 
-__all__ = ["FileStore", "Store", "WantedApplication", "WantedState"]
+__all__ = ["FileStore", "PastRevision", "Store", "WantedApplication", "WantedState"]
 
 logger = logging.getLogger("trygon.control")
 
 _MAGIC = b"trygon-state-1\n"
+_ANY_MAGIC = re.compile(rb"trygon-state-(\d+)\n")
+_NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 _DIGEST_BYTES = 32
+
+
+class PastRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision and what became of it; its large definitions are kept as blobs."""
+
+    revision: Revision
+    outcome: Outcome = Outcome.DEPLOYING
+    error: str = ""
 
 
 class WantedApplication(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +49,8 @@ class WantedApplication(msgspec.Struct, frozen=True, kw_only=True):
     failed_deployment: str = ""
     deleting: bool = False
     last_revision: int = 0
+    #: Oldest first.
+    history: tuple[PastRevision, ...] = ()
 
 
 class WantedState(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,11 +72,23 @@ class Store(Protocol):
         """
         ...
 
-    def save(self, state: WantedState) -> None:
+    def save(self, state: WantedState, blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
         """Replace what is kept; on return it survives.
+
+        Args:
+            state: What is wanted.
+            blobs: What it names by digest and is perhaps not kept yet.
 
         Raises:
             InstanceError: It cannot be kept; what was kept before still is.
+        """
+        ...
+
+    def read_blob(self, digest: str) -> bytes:
+        """Return what a kept state names by its digest.
+
+        Raises:
+            InstanceError: It is lost or damaged.
         """
         ...
 
@@ -79,6 +108,8 @@ class FileStore:
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         self._path = path
         self._durable = durable
+        #: Beside the file: definitions and snapshots of code.
+        self.blobs = BlobFolder(path.with_suffix(".blobs"), durable=durable)
 
     def load(self) -> WantedState:
         aside = self._path.with_suffix(".corrupt")
@@ -92,6 +123,13 @@ class FileStore:
                     "remove that file to start empty, or put a good copy in its place"
                 ) from None
             return WantedState()
+        version = _ANY_MAGIC.match(data)
+        if version is not None and version[0] != _MAGIC:
+            # Nothing is wrong with it, so it stays where it is.
+            raise InstanceError(
+                f"the state file {str(self._path)!r} is of version {version[1].decode()}, this program reads "
+                "version 1; use the Trygon that wrote it, or move the file away to start empty"
+            )
         head = len(_MAGIC) + _DIGEST_BYTES
         body = data[head:]
         try:
@@ -107,9 +145,12 @@ class FileStore:
                 "remove that file to start empty, or put a good copy in its place"
             ) from None
 
-    def save(self, state: WantedState) -> None:
+    def save(self, state: WantedState, blobs: Mapping[str, bytes] = _NO_BLOBS) -> None:
         try:
+            # First what is named, then who names it: a crash in between leaves a blob too many, not one too few.
+            self.blobs.write(blobs)
             self._write(state)
+            self.blobs.keep_only(_digests(state))
         except OSError as error:
             if self._durable:
                 raise InstanceError(
@@ -140,3 +181,19 @@ class FileStore:
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)
+        self.blobs.clear()
+
+    def read_blob(self, digest: str) -> bytes:
+        return self.blobs.read(digest)
+
+
+def _digests(state: WantedState) -> set[str]:
+    """Return what the state names."""
+    found = set()
+    for application in state.applications:
+        past = [entry.revision for entry in application.history]
+        for revision in (application.target, application.serving, *past):
+            if revision is not None:
+                found.add(revision.spec.code.snapshot)
+                found.update(deployment.definition_blob for deployment in revision.spec.deployments)
+    return found - {""}

@@ -16,8 +16,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from trygon.clock import RealClock
+from trygon.engine.code_snapshot import install_snapshot
 from trygon.engine.environment import changes_for
 from trygon.engine.platform import Platform
+from trygon.observability.log_file import note_written, use_log_file
 from trygon.spec.launch import ReplicaLaunch
 
 __all__ = ["ChildPlan", "apply_code", "redirect_output", "run_child"]
@@ -80,10 +83,7 @@ def redirect_output(log_path: str) -> None:
     """Send stdout and stderr to a file, line by line; readers tail it, and no reader's death blocks a print."""
     if not log_path:
         return
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    use_log_file(log_path, RealClock().monotonic)
     sys.stdout = _line_writer(1)
     sys.stderr = _line_writer(2)
 
@@ -93,9 +93,11 @@ class _LossyFile(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data) or 0
+            written = super().write(data) or 0
         except OSError:
             return len(data)
+        note_written(self.fileno(), written)
+        return written
 
 
 def _line_writer(fd: int) -> io.TextIOWrapper:
@@ -115,6 +117,8 @@ def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None
     if working_dir:
         os.chdir(working_dir)
     sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
+    if launch.snapshot_path:
+        install_snapshot(launch.snapshot_path)
 
 
 def _close_other_fds(keep: set[int]) -> None:

@@ -18,6 +18,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trygon.observability.log_file import note_written
+
 __all__ = [
     "Component",
     "ContextProvider",
@@ -188,6 +190,7 @@ def write_all(fd: int, data: bytes) -> None:
         except OSError:
             return
         view = view[written:]
+    note_written(fd, len(data))
 
 
 class TextFormatter(logging.Formatter):

@@ -51,13 +51,14 @@ async def _serve(config: InstanceConfig, record: InstanceRecord, listen_fd: int,
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = ControlServer()
+    store = make_store(config)
     controller = Controller(
         engine=LocalEngine(socket.socket(fileno=link_fd), _ledger(config), on_lost=stop.set),
         server=server,
-        store=make_store(config),
+        store=store,
         clock=RealClock(),
         record=record,
-        launching=Launching(record),
+        launching=Launching(record, store.blobs.path, config.http_options.get("logging")),
         num_ingress=config.num_ingress,
     )
     await controller.start()

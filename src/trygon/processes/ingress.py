@@ -99,11 +99,13 @@ def _settings(launch: IngressLaunch) -> HttpSettings:
     options = launch.http_options
     timeout_s = options.get("request_timeout_s")
     keep_alive_s = options.get("keep_alive_timeout_s")
+    logs = LogOptions.from_layers(_logging(launch))
     return HttpSettings(
         request_timeout_s=float(timeout_s) if timeout_s else 0.0,
         keep_alive_timeout_s=90.0 if keep_alive_s is None else float(keep_alive_s),
         session_id_header=options.get("session_id_header") or "x-session-id",
-        access_log=LogOptions.from_layers(_logging(launch)).writes_access_log,
+        access_log=logs.writes_access_log,
+        access_log_as_json=logs.encoding == "JSON",
         ingress_id=str(launch.slot),
     )
 

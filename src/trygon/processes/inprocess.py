@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 import uvloop
@@ -28,6 +28,7 @@ from trygon.control.store import WantedState
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime
 from trygon.engine.inprocess import InProcessEngine
+from trygon.errors import InstanceError
 from trygon.processes.replica import serve_replica
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.instance import InstanceRecord
@@ -155,8 +156,11 @@ class _NoStore:
     def load(self) -> WantedState:
         return WantedState()
 
-    def save(self, state: WantedState) -> None:
+    def save(self, state: WantedState, blobs: Mapping[str, bytes] | None = None) -> None:
         return
+
+    def read_blob(self, digest: str) -> bytes:
+        raise InstanceError(f"nothing is kept in local testing mode, {digest!r} neither; deploy it again")
 
     def clear(self) -> None:
         return

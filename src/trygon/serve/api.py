@@ -272,7 +272,7 @@ def run_many(
         return run_local(build())
     session, specs, is_new = _deployable(build)
     instance = session.instance
-    revisions = instance.deploy(specs)
+    revisions = instance.deploy(specs, origin="serve.run")
     if wait_for_applications_running:
         instance.wait_running(revisions)
     if is_new and wait_for_applications_running:

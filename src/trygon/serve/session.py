@@ -18,6 +18,7 @@ from trygon.client.instance import Instance
 from trygon.client.instances import choose, new_name, place
 from trygon.client.launch import Launched, begin_launch
 from trygon.client.log_tail import LogSource, LogTail
+from trygon.client.snapshot import own_modules
 from trygon.config import Settings, make_private_dir, read_settings
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
@@ -238,10 +239,10 @@ def _config(options: InstanceConfig | None, settings: Settings) -> InstanceConfi
 
 
 def code_location() -> CodeLocation:
-    """Return how a replica finds the modules that this process can import."""
+    """Return how a replica finds the modules that this process can import, and those of the application."""
     working_dir = os.getcwd()
     paths = [os.path.abspath(path) if path else working_dir for path in sys.path]
-    return CodeLocation(sys_path=tuple(dict.fromkeys(paths)), working_dir=working_dir)
+    return CodeLocation(sys_path=tuple(dict.fromkeys(paths)), working_dir=working_dir, modules=own_modules())
 
 
 def _forget_in_child() -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "CodeLocation",
     "DeploymentOptions",
     "DeploymentSpec",
+    "ModuleSource",
     "ResourceRequest",
 ]
 
@@ -67,11 +68,23 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     app_name: str
     #: Pickle of ``(callable, init_args, init_kwargs)``. Opaque: loaded in replicas only.
     definition: bytes
+    #: Digest of the definition where it is kept elsewhere, and left out here.
+    definition_blob: str = ""
     options: DeploymentOptions = DeploymentOptions()
     #: Names of the deployments of this application that the definition holds handles of.
     children: tuple[str, ...] = ()
     #: Where the FastAPI documentation page is, relative to the route prefix, or None.
     docs_path: str | None = None
+
+
+class ModuleSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The source of one module as it was when the application was built."""
+
+    name: str
+    #: Of its file, which may hold something else by now.
+    path: str
+    is_package: bool
+    source: bytes
 
 
 class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +94,10 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     working_dir: str | None = None
     env_vars: dict[str, str] = {}
+    #: The application's own modules, on their way to the controller, which keeps them apart.
+    modules: tuple[ModuleSource, ...] = ()
+    #: Digest of what the controller made of `modules`; empty without a snapshot.
+    snapshot: str = ""
 
 
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):

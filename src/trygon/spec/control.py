@@ -21,7 +21,9 @@ __all__ = [
     "DeleteApplication",
     "DeployApplications",
     "DrainReplica",
+    "Explain",
     "FromPeer",
+    "GetHistory",
     "GetStatus",
     "Hello",
     "InstanceInfo",
@@ -36,6 +38,7 @@ __all__ = [
     "TableApplied",
     "TableChanged",
     "ToPeer",
+    "UndoApplication",
     "WaitApplications",
     "WaitDeleted",
 ]
@@ -109,6 +112,31 @@ class DeployApplications(_Message, frozen=True):
     applications: tuple[ApplicationSpec, ...]
     #: Random; the same call repeated with the same token changes nothing and gets the same answer.
     token: str = ""
+    #: Who asks, for the history: a command, or a function.
+    origin: str = ""
+
+
+class UndoApplication(_Message, frozen=True):
+    """Deploy what an earlier revision was; the value of the reply maps the name to the new revision."""
+
+    name: str
+    #: Number of the earlier revision; None takes the newest other one that was complete.
+    to: int | None = None
+    #: As in DeployApplications.
+    token: str = ""
+
+
+class GetHistory(_Message, frozen=True):
+    """The value of the reply is a list of RevisionRecord as builtins, newest first."""
+
+    name: str
+
+
+class Explain(_Message, frozen=True):
+    """The value of the reply is an Explanation as builtins."""
+
+    #: An application, "application/deployment", or a replica's id or tag.
+    name: str
 
 
 class WaitApplications(_Message, frozen=True):
@@ -158,6 +186,9 @@ class Call(_Message, frozen=True):
         | DeleteApplication
         | WaitDeleted
         | GetStatus
+        | GetHistory
+        | UndoApplication
+        | Explain
         | InstanceInfo
         | Shutdown
     )

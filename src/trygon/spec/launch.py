@@ -41,7 +41,9 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     gpu_ids: tuple[int, ...] | None = None
     #: Deployments of the same application that hold handles of this one; they drain first.
     parents: tuple[str, ...] = ()
-    #: The application's LoggingConfig as JSON values, or None.
+    #: File with the sources that the application's own modules had when it was built; empty for none.
+    snapshot_path: str = ""
+    #: The LoggingConfig of the application, or else the instance, as JSON values, or None.
     app_logging: dict[str, Any] | None = None
 
     @property

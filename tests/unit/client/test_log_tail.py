@@ -178,3 +178,18 @@ def test_a_directory_that_comes_later_is_followed(tmp_path: Path, lines: Lines) 
 )
 def test_names_of_files_tell_who_writes_them(name: str, source: LogSource) -> None:
     assert source_of(name) == source
+
+
+def test_rotation_loses_no_line(tmp_path: Path, tail: Tail, lines: Lines) -> None:
+    log = tmp_path / "replica_a_b_abcd1234.log"
+    write(log, "one\n")
+    tail()
+    write(log, "two\n")
+    wait_until(lambda: lines, "the line before")
+
+    write(log, "three\nhalf")
+    log.rename(tmp_path / "replica_a_b_abcd1234.log.1")
+    write(log, "four\n")
+
+    wait_until(lambda: len(lines) == 4, "the lines around the rotation")
+    assert ["two", "three", "half", "four"] == [text for _, text in lines]

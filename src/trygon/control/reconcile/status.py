@@ -36,6 +36,8 @@ _WORST_FIRST = (
     (DeploymentStatus.DOWNSCALING, ApplicationStatus.DEPLOYING),
 )
 
+_NOT_ROUTED = "its replicas are ready, but not every ingress process routes to them yet"
+
 
 def application_status(application: Application) -> ApplicationStatusOverview:
     """Return one application as `serve.status()` shows it."""
@@ -49,12 +51,14 @@ def application_status(application: Application) -> ApplicationStatusOverview:
     deployments = {d.name: _deployment_status(application, revision, d) for d in revision.spec.deployments}
     found = {overview.status for overview in deployments.values()}
     status = next((app for worst, app in _WORST_FIRST if worst in found), ApplicationStatus.RUNNING)
+    message = _message(application, revision, deployments)
     if status is ApplicationStatus.RUNNING and not application.served:
-        # Its replicas are ready; an ingress has yet to hear of them.
+        # Its replicas are ready; an ingress has yet to hear of them, or died and is being started again.
         status = ApplicationStatus.DEPLOYING
+        message = "\n".join(part for part in (message, _NOT_ROUTED) if part)
     return ApplicationStatusOverview(
         status=status,
-        message=_message(application, revision, deployments),
+        message=message,
         last_deployed_time_s=revision.deployed_wall_s,
         deployments=deployments,
         route_prefix=revision.spec.route_prefix,

@@ -6,10 +6,12 @@ Lines are kept as values and formatted when they are written, at most every 0.2 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 
 from trygon.clock import Clock
+from trygon.observability.log_file import note_written
 
 __all__ = ["AccessLog"]
 
@@ -21,14 +23,24 @@ _MAX_PENDING_BYTES = 4 * 1024 * 1024
 
 
 class AccessLog:
-    """Writes `INFO <time> ingress <id> <request id> -- GET / 200 1.2ms` lines to a file descriptor.
+    """Writes `INFO <time> ingress <id> <request id> -- GET / 200 1.2ms` lines to a file descriptor, or JSON.
 
     Args:
         fd: Where the lines go; stays the caller's.
         ingress_id: Which ingress this is.
+        as_json: Whether each line is a JSON object with the fields of the other log lines.
     """
 
-    def __init__(self, fd: int, ingress_id: str, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+    def __init__(
+        self,
+        fd: int,
+        ingress_id: str,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        *,
+        as_json: bool = False,
+    ) -> None:
+        self._as_json = as_json
         self._fd = fd
         self._ingress_id = ingress_id
         self._loop = loop
@@ -68,6 +80,9 @@ class AccessLog:
             if second != self._second:
                 self._second = second
                 self._stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            if self._as_json:
+                lines.append(self._json_line(wall, request_id, method, route, status, latency_s))
+                continue
             lines.append(
                 "INFO %s,%03d ingress %s %s -- %s %s %d %.1fms\n"
                 % (
@@ -82,6 +97,20 @@ class AccessLog:
                 )
             )
         self._write("".join(lines).encode("utf-8", "backslashreplace"), len(lines))
+
+    def _json_line(
+        self, wall: float, request_id: str, method: str, route: str, status: int, latency_s: float
+    ) -> str:
+        fields = {
+            "levelname": "INFO",
+            "asctime": f"{self._stamp},{int((wall - self._second) * 1000):03d}",
+            "message": f"{method} {route} {status} {latency_s * 1000:.1f}ms",
+            "component_name": "ingress",
+            "component_id": self._ingress_id,
+            "request_id": request_id,
+            "route": route,
+        }
+        return json.dumps(fields) + "\n"
 
     def _write(self, data: bytes, num_lines: int) -> None:
         if len(self._rest) + len(data) > _MAX_PENDING_BYTES:
@@ -98,6 +127,7 @@ class AccessLog:
             # A closed pipe or a full disk must not stop requests.
             self.num_lost += num_lines
             written = len(data)
+        note_written(self._fd, written)
         self._rest = data[written:]
         if self._rest and self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self.flush)

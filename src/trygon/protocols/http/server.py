@@ -74,7 +74,10 @@ class HttpServer:
     ) -> None:
         clock = clock or RealClock()
         settings = settings or HttpSettings()
-        log = AccessLog(access_log_fd, settings.ingress_id, loop, clock) if settings.access_log else None
+        log = None
+        if settings.access_log:
+            as_json = settings.access_log_as_json
+            log = AccessLog(access_log_fd, settings.ingress_id, loop, clock, as_json=as_json)
         self._front = Front(gateway, settings, loop, clock, log)
         self._loop = loop
         self._wall = clock.wall

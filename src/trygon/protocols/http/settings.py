@@ -60,6 +60,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     session_id_header: str = "x-session-id"
     access_log: bool = False
+    #: Whether its lines are JSON objects.
+    access_log_as_json: bool = False
     #: Shown in each access log line.
     ingress_id: str = "0"
     scheme: str = "http"

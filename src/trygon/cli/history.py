@@ -1,0 +1,77 @@
+"""`trygon history` and `trygon undo`: what an application was, and back to it."""
+
+from __future__ import annotations
+
+import datetime
+
+import click
+import msgspec
+
+from trygon.cli.joining import application_named, connected, instance_option, the_instance
+from trygon.config import read_settings
+from trygon.spec.history import RevisionRecord
+
+__all__ = ["history", "undo"]
+
+
+@click.command(short_help="Show the revisions of an application.")
+@click.argument("application")
+@instance_option
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
+def history(application: str, instance: str | None, *, as_json: bool) -> None:
+    r"""Show the last revisions of APPLICATION, newest first: when, by what, and what became of them.
+
+    \b
+    Examples:
+      trygon history default
+    """
+    with connected(the_instance(read_settings(), instance)) as joined:
+        application_named(application, list(joined.status().applications))
+        records = joined.history(application)
+    if as_json:
+        encoded = msgspec.json.encode({"application": application, "revisions": records})
+        click.echo(msgspec.json.format(encoded, indent=2).decode())
+        return
+    rows = [("REVISION", "OUTCOME", "WHEN", "CODE", "BY"), *map(_row, records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]))
+
+
+def _row(record: RevisionRecord) -> tuple[str, ...]:
+    when = datetime.datetime.fromtimestamp(record.deployed_wall_s).astimezone()
+    return (
+        str(record.number),
+        f"{record.outcome}, serving" if record.is_serving else str(record.outcome),
+        f"{when:%Y-%m-%d %H:%M:%S}",
+        record.snapshot[:12] or "not kept",
+        record.origin,
+    )
+
+
+@click.command(short_help="Go back to an earlier revision.")
+@click.argument("application")
+@instance_option
+@click.option(
+    "--to", type=click.IntRange(1), metavar="NUMBER", help="Which. [default: the last complete one before]"
+)
+@click.option("--no-wait", is_flag=True, help="Return before it serves.")
+def undo(application: str, instance: str | None, to: int | None, *, no_wait: bool) -> None:
+    r"""Deploy what an earlier revision of APPLICATION was, its code included, as a new revision.
+
+    A second undo takes the first one back.
+
+    \b
+    Examples:
+      trygon undo default
+      trygon undo default --to 3
+    """
+    with connected(the_instance(read_settings(), instance)) as joined:
+        application_named(application, list(joined.status().applications))
+        revisions = joined.undo(application, to=to)
+        if not no_wait:
+            joined.wait_running(revisions)
+    number = revisions[application]
+    again = "is being started" if no_wait else "serves"
+    click.echo(f"revision {number} of application {application!r} {again}")

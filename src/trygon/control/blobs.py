@@ -1,0 +1,133 @@
+"""What is large and never changes, kept beside the state file under its digest: definitions, snapshots of code.
+
+So saving the state stays small however large the models in the definitions are, and two revisions with the
+same code share one copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from trygon.errors import InstanceError
+from trygon.spec.application import ApplicationSpec, CodeLocation
+
+__all__ = ["BlobFolder", "attach_definitions", "detach_code", "detach_definitions"]
+
+#: A definition up to here stays in the state file: most are a name and a few arguments.
+_INLINE_BYTES = 16 << 10
+
+
+def detach_code(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:
+    """Return a specification that names its snapshot by digest, and the snapshot."""
+    if not spec.code.modules:
+        return spec, {}
+    data = msgspec.msgpack.encode(spec.code.modules)
+    digest = hashlib.sha256(data).hexdigest()
+    code: CodeLocation = msgspec.structs.replace(spec.code, modules=(), snapshot=digest)
+    return msgspec.structs.replace(spec, code=code), {digest: data}
+
+
+def detach_definitions(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:
+    """Return a specification that names its large definitions by digest, and those definitions."""
+    blobs = {}
+    deployments = []
+    for deployment in spec.deployments:
+        if len(deployment.definition) > _INLINE_BYTES:
+            digest = hashlib.sha256(deployment.definition).hexdigest()
+            blobs[digest] = deployment.definition
+            deployment = msgspec.structs.replace(deployment, definition=b"", definition_blob=digest)
+        deployments.append(deployment)
+    return msgspec.structs.replace(spec, deployments=tuple(deployments)), blobs
+
+
+def attach_definitions(spec: ApplicationSpec, read: Callable[[str], bytes]) -> ApplicationSpec:
+    """Return a specification with all its definitions in it again."""
+    return msgspec.structs.replace(
+        spec,
+        deployments=tuple(
+            msgspec.structs.replace(d, definition=read(d.definition_blob), definition_blob="")
+            if d.definition_blob
+            else d
+            for d in spec.deployments
+        ),
+    )
+
+
+class BlobFolder:
+    """Files named by the SHA-256 of their content, for their owner only.
+
+    Args:
+        path: The folder, made when the first blob is written.
+        durable: Wait for the disk.
+    """
+
+    def __init__(self, path: Path, *, durable: bool) -> None:
+        self.path = path
+        self._durable = durable
+
+    def write(self, blobs: Mapping[str, bytes]) -> None:
+        """Write those that are not there yet; OSError when one cannot be."""
+        new = {digest: data for digest, data in blobs.items() if not (self.path / digest).exists()}
+        if not new:
+            return
+        self.path.mkdir(mode=0o700, exist_ok=True)
+        for digest, data in new.items():
+            beside = self.path / f"{digest}.new"
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                if self._durable:
+                    os.fsync(file.fileno())
+            os.replace(beside, self.path / digest)
+        if self._durable:
+            for folder in (self.path, self.path.parent):
+                fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+    def read(self, digest: str) -> bytes:
+        """Return one.
+
+        Raises:
+            InstanceError: It is lost or damaged.
+        """
+        path = self.path / digest
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InstanceError(
+                f"{str(path)!r}, a part of the state, cannot be read ({error.strerror}); "
+                "put a good copy in its place, or deploy the application again"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise InstanceError(
+                f"{str(path)!r}, a part of the state, is damaged: its content does not fit its name; "
+                "put a good copy in its place, or deploy the application again"
+            )
+        return data
+
+    def keep_only(self, digests: set[str]) -> None:
+        """Remove what nothing names any more, and what a crash left half written."""
+        try:
+            names = {entry.name for entry in os.scandir(self.path)}
+        except OSError:
+            return
+        for name in names - digests:
+            # One that cannot be removed now is tried again with the next save.
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink()
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self.keep_only(set())
+        with contextlib.suppress(OSError):
+            self.path.rmdir()

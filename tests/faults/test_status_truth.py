@@ -1,0 +1,114 @@
+"""What status says is so: while it says RUNNING, a request succeeds, whatever is killed or deployed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import psutil
+
+from tests.faults.fault_apps import Victim
+from tests.waiting import wait_until
+from trygon import serve
+from trygon.serve.schema import ApplicationStatus
+from trygon.serve.session import current_session
+
+
+class Witness:
+    """Asks for the status, sends a request, asks again; keeps what contradicts."""
+
+    def __init__(self, url: str) -> None:
+        self.statuses: list[str] = []
+        self.lies: list[str] = []
+        #: Requests that were sent while it said RUNNING.
+        self.checked = 0
+        self._url = url
+        self._stop = threading.Event()
+
+    @contextmanager
+    def watching(self) -> Iterator[Witness]:
+        thread = threading.Thread(target=self._watch, name="test-witness")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join(30)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            before = self._status()
+            answer = self._ask()
+            after = self._status()
+            if before == after == ApplicationStatus.RUNNING:
+                self.checked += 1
+                if answer != "200":
+                    self.lies.append(answer)
+
+    def _status(self) -> str:
+        found = serve.status().applications.get("default")
+        status = found.status if found is not None else "none"
+        self.statuses.append(status)
+        return status
+
+    def _ask(self) -> str:
+        try:
+            return str(httpx.get(self._url, timeout=20).status_code)
+        except httpx.HTTPError as error:
+            return repr(error)
+
+    def wait_for_more(self) -> None:
+        seen = self.checked
+        wait_until(lambda: self.checked > seen + 3, "more checks", timeout_s=20)
+
+
+def processes(kind: str) -> set[int]:
+    session = current_session()
+    assert session is not None
+    top = psutil.Process(session.instance.record.pid)
+    return {p.pid for p in top.children(recursive=True) if p.name().startswith(f"trygon-{kind}"[:15])}
+
+
+def test_running_means_that_a_request_succeeds_during_deploys_kills_and_redeploys(url: str) -> None:
+    witness = Witness(url)
+    with witness.watching():
+        serve.run(Victim.options(num_replicas=2).bind())
+        witness.wait_for_more()
+        serve.run(Victim.bind())
+        witness.wait_for_more()
+        for _ in range(3):
+            (replica,) = processes("replica")
+            os.kill(replica, signal.SIGKILL)
+            wait_until(lambda gone=replica: processes("replica") - {gone}, "a new replica")
+            witness.wait_for_more()
+        (ingress,) = processes("ingress")
+        os.kill(ingress, signal.SIGKILL)
+        witness.wait_for_more()
+        (controller,) = processes("controller")
+        os.kill(controller, signal.SIGKILL)
+        witness.wait_for_more()
+
+    assert [] == witness.lies
+    assert witness.checked > 20
+
+
+def test_a_missing_ingress_is_no_running_application(url: str) -> None:
+    serve.run(Victim.bind())
+    (ingress,) = processes("ingress")
+    seen: list[tuple[str, str]] = []
+
+    def status() -> str:
+        found = serve.status().applications["default"]
+        seen.append((found.status, found.message))
+        return found.status
+
+    os.kill(ingress, signal.SIGKILL)
+    wait_until(lambda: status() != ApplicationStatus.RUNNING, "the status after the death of the ingress")
+    wait_until(lambda: status() == ApplicationStatus.RUNNING, "the status after its return")
+
+    assert any("not every ingress process routes" in message for _, message in seen)
+    assert 200 == httpx.get(url, timeout=20).status_code
