@@ -345,7 +345,10 @@ class Controller:
             logger.warning("replica %s ended unasked: %s", event.replica_id, event.reason)
         if replica.phase is not ReplicaPhase.STARTING:
             cause = death_cause(
-                event.exit_code, event.signal, is_told=replica.phase is not ReplicaPhase.READY
+                event.exit_code,
+                event.signal,
+                is_told=replica.phase is not ReplicaPhase.READY,
+                is_out_of_memory=event.out_of_memory,
             )
             self._handle(ReplicaEnded(event.replica_id, event.reason, cause))
             return
