@@ -11,6 +11,7 @@ __all__ = [
     "FailRevision",
     "ForgetApplication",
     "KillReplica",
+    "ReconfigureReplica",
     "StartReplica",
 ]
 
@@ -22,6 +23,15 @@ class StartReplica(msgspec.Struct, frozen=True):
     revision: int
     deployment: str
     rank: int
+    #: It takes requests of the serving revision as soon as it is ready.
+    joins: bool = False
+
+
+class ReconfigureReplica(msgspec.Struct, frozen=True):
+    """Give a running replica the options of a revision; ReplicaReconfiguring, then ReplicaReconfigured follow."""
+
+    replica_id: str
+    revision: int
 
 
 class DrainReplica(msgspec.Struct, frozen=True):
@@ -60,4 +70,12 @@ class ForgetApplication(msgspec.Struct, frozen=True):
     name: str
 
 
-Action = StartReplica | DrainReplica | KillReplica | CompleteRevision | FailRevision | ForgetApplication
+Action = (
+    StartReplica
+    | ReconfigureReplica
+    | DrainReplica
+    | KillReplica
+    | CompleteRevision
+    | FailRevision
+    | ForgetApplication
+)

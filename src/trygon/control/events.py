@@ -16,6 +16,8 @@ __all__ = [
     "ReplicaEnded",
     "ReplicaKilled",
     "ReplicaLeaving",
+    "ReplicaReconfigured",
+    "ReplicaReconfiguring",
     "ReplicaReported",
     "ReplicaRequested",
     "ReplicaRunning",
@@ -97,6 +99,22 @@ class ReplicaKilled(msgspec.Struct, frozen=True):
     replica_id: str
 
 
+class ReplicaReconfiguring(msgspec.Struct, frozen=True):
+    """The replica was told to take the options of this revision."""
+
+    replica_id: str
+    revision: int
+
+
+class ReplicaReconfigured(msgspec.Struct, frozen=True):
+    """The replica took the options of this revision, or said why it could not."""
+
+    replica_id: str
+    revision: int
+    #: Empty when it took them.
+    error: str = ""
+
+
 class RevisionCompleted(msgspec.Struct, frozen=True):
     """Every replica of the wanted revision was ready at once; requests go to it from now on."""
 
@@ -128,6 +146,9 @@ class TableServed(msgspec.Struct, frozen=True):
 class Woken(msgspec.Struct, frozen=True):
     """A time that a plan asked for has come."""
 
+    #: The applications whose plans asked for it; None means all of them.
+    names: tuple[str, ...] | None = None
+
 
 Event = (
     ApplicationDeployed
@@ -140,6 +161,8 @@ Event = (
     | ReplicaEnded
     | ReplicaLeaving
     | ReplicaKilled
+    | ReplicaReconfiguring
+    | ReplicaReconfigured
     | RevisionCompleted
     | RevisionFailed
     | ApplicationForgotten

@@ -13,6 +13,8 @@ from trygon.control.events import (
     ReplicaEnded,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaReconfigured,
+    ReplicaReconfiguring,
     ReplicaReported,
     ReplicaRequested,
     ReplicaRunning,
@@ -40,7 +42,7 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     """
     match event:
         case Woken():
-            return set(state.applications)
+            return set(state.applications) if event.names is None else set(event.names)
         case TableServed():
             return _table_served(state, event.version)
         case ApplicationDeployed() | ApplicationDeleted() | ApplicationForgotten():
@@ -61,7 +63,9 @@ def _fold_application(
     name = event.name
     if isinstance(event, ApplicationForgotten):
         state.applications.pop(name, None)
-        return set()
+        state.waiting.discard(name)
+        state.unserved.discard(name)
+        return {name}
     if isinstance(event, ApplicationDeleted):
         application = state.applications.get(name)
         if application is None:
@@ -70,6 +74,7 @@ def _fold_application(
             application.note(now, deployment, "the application is deleted")
         application.deleting = True
         application.target = application.serving = None
+        state.unserved.discard(name)
         application.failure = application.failed_deployment = ""
         application.served = False
         return {name}
@@ -78,8 +83,7 @@ def _fold_application(
     application.target = event.revision
     application.last_revision = max(application.last_revision, event.revision.number)
     application.failure = application.failed_deployment = ""
-    kept = {event.revision.number} | ({application.serving.number} if application.serving else set())
-    application.records = {key: r for key, r in application.records.items() if key[1] in kept}
+    _forget_records(application)
     for spec in event.revision.spec.deployments:
         application.note(now, spec.name, f"revision {event.revision.number} is wanted")
     return {name}
@@ -96,6 +100,7 @@ def _fold_revision(state: ControllerState, event: RevisionCompleted | RevisionFa
         application.note(now, event.deployment, f"revision {event.number} is given up: {event.error}")
     else:
         application.serving = target
+        state.unserved.add(application.name)
         application.routed_version = 0
         application.served = False
         for spec in target.spec.deployments:
@@ -122,6 +127,8 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
         started_at=now,
         pid=pid,
         deadline=now + launch.options.graceful_shutdown_timeout_s if leaving else None,
+        configured=launch.revision,
+        asked=launch.revision,
     )
     verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
     application.note(now, launch.deployment, f"replica {launch.replica_id} {verb}")
@@ -130,7 +137,14 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
 
 def _fold_replica(
     state: ControllerState,
-    event: ReplicaRunning | ReplicaReported | ReplicaUnplaced | ReplicaEnded | ReplicaLeaving | ReplicaKilled,
+    event: ReplicaRunning
+    | ReplicaReported
+    | ReplicaUnplaced
+    | ReplicaEnded
+    | ReplicaLeaving
+    | ReplicaKilled
+    | ReplicaReconfiguring
+    | ReplicaReconfigured,
     now: float,
 ) -> set[str]:
     application = state.owner(event.replica_id)
@@ -144,7 +158,14 @@ def _fold_replica(
         case ReplicaKilled():
             application.replicas[event.replica_id] = msgspec.structs.replace(replica, deadline=None)
             return set()
+        case ReplicaReconfiguring() | ReplicaReconfigured():
+            application.replicas[event.replica_id] = _after_config(application, replica, event, now)
         case ReplicaReported() if not event.error:
+            if replica.asked > replica.configured and not replica.config_error:
+                # It speaks over a new link: what was asked of it over the one before may be lost.
+                application.replicas[event.replica_id] = replica = msgspec.structs.replace(
+                    replica, asked=replica.configured
+                )
             _step(application, replica, ReplicaEventKind.REPORTED_READY, now)
         case ReplicaReported():
             _step(
@@ -166,10 +187,59 @@ def _fold_replica(
             )
         case ReplicaUnplaced():
             _step(application, replica, ReplicaEventKind.UNPLACED, now, reason=event.reason)
+            state.waiting.add(application.name)
         case ReplicaEnded():
             _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
             return {application.name} | _unblock(state)
     return {application.name}
+
+
+def _forget_records(application: Application) -> None:
+    """Start anew where the wanted revision brings something new, code or options."""
+    target, serving = application.target, application.serving
+    kept = {
+        (name, revision.generation(name))
+        for revision in (target, serving)
+        if revision is not None
+        for name in revision.by_name
+    }
+    if target is not None:
+        kept -= {
+            (name, target.generation(name)) for name in target.by_name if target.config(name) == target.number
+        }
+    application.records = {key: r for key, r in application.records.items() if key in kept}
+
+
+def _after_config(
+    application: Application, replica: Replica, event: ReplicaReconfiguring | ReplicaReconfigured, now: float
+) -> Replica:
+    """Return the replica after it was told, or said, what options it has."""
+    name = replica.launch.deployment
+    if isinstance(event, ReplicaReconfiguring):
+        application.note(
+            now, name, f"replica {replica.replica_id} is to take revision {event.revision}'s options"
+        )
+        return msgspec.structs.replace(replica, asked=event.revision, config_error="")
+    if event.error:
+        application.note(
+            now,
+            name,
+            f"replica {replica.replica_id} refused revision {event.revision}'s options: {event.error}",
+        )
+        is_newest = event.revision >= replica.asked
+        return msgspec.structs.replace(replica, config_error=event.error) if is_newest else replica
+    serving = application.serving
+    launch = replica.launch
+    if serving is not None and serving.number == event.revision and name in serving.by_name:
+        # Its drain, and its start again, go by what it has now.
+        launch = msgspec.structs.replace(launch, options=serving.by_name[name].options)
+    return msgspec.structs.replace(
+        replica,
+        launch=launch,
+        configured=max(replica.configured, event.revision),
+        asked=max(replica.asked, event.revision),
+        config_error=replica.config_error if event.revision < replica.asked else "",
+    )
 
 
 def _time_to_leave_s(replica: Replica) -> float:
@@ -216,7 +286,7 @@ def _keep_record(
 ) -> None:
     """Remember how starting went, which decides on retries."""
     launch: ReplicaLaunch = replica.launch
-    record = application.record(launch.deployment, launch.revision)
+    record = application.record(launch.deployment, launch.generation)
     match replica.phase, kind:
         case ReplicaPhase.STARTING, ReplicaEventKind.REPORTED_READY:
             record = after_ready(record)
@@ -228,22 +298,26 @@ def _keep_record(
             record = after_crash(record, reason, now, lived_s=now - replica.since)
         case _:
             return
-    application.records[launch.deployment, launch.revision] = record
+    application.records[launch.deployment, launch.generation] = record
 
 
 def _unblock(state: ControllerState) -> set[str]:
     """Something was given back: whoever waits for resources may try again."""
     names = set()
-    for name, application in state.applications.items():
+    for name in state.waiting:
+        application = state.applications[name]
         for key, record in application.records.items():
             if record.blocked:
                 application.records[key] = msgspec.structs.replace(record, blocked="")
                 names.add(name)
+    state.waiting.clear()
     return names
 
 
 def _table_served(state: ControllerState, version: int) -> set[str]:
-    for application in state.applications.values():
+    for name in list(state.unserved):
+        application = state.applications[name]
         if application.routed_version and application.routed_version <= version:
             application.served = True
+            state.unserved.discard(name)
     return set()

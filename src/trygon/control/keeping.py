@@ -46,6 +46,8 @@ class Keeper:
             application.deleting = kept.deleting
             application.last_revision = kept.last_revision
             self._state.applications[kept.name] = application
+            if application.serving is not None:
+                self._state.unserved.add(kept.name)
 
     def last_revision(self, name: str) -> int:
         """Return the last number given to an application of this name; 0 before the first."""

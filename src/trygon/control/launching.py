@@ -37,7 +37,7 @@ class Launching:
             if r is not None and r.number == action.revision
         )
         spec = revision.spec
-        deployment = spec.deployment(action.deployment)
+        deployment = revision.by_name[action.deployment]
         tag = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         log_name = f"replica_{_file_name(spec.name)}_{_file_name(deployment.name)}_{tag}"
         return ReplicaLaunch(
@@ -57,6 +57,8 @@ class Launching:
             world_size=deployment.options.num_replicas,
             parents=revision.parents(deployment.name),
             app_logging=spec.logging,
+            generations={name: revision.generation(name) for name in revision.by_name},
+            joins=action.joins,
         )
 
     def explain_exit(self, launch: ReplicaLaunch, reason: str) -> str:
