@@ -385,7 +385,7 @@ def roll(world: World, spec: DeploymentSpec, wanted: int, *, extra: int, at_leas
         (1, 0, 0.2, 0, 0, [1]),
     ],
 )
-def test_batched_update_keeps_its_limits(  # noqa: PLR0913 - one row of the table
+def test_batched_update_keeps_its_limits(
     world: World, count: int, surge: int, share: float, extra: int, at_least: int, batches: list[int]
 ) -> None:
     spec = deployment("Main", num_replicas=count, max_surge_percent=surge, rolling_update_percentage=share)
