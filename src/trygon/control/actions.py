@@ -12,6 +12,7 @@ __all__ = [
     "ForgetApplication",
     "GiveUpReplica",
     "KillReplica",
+    "ReconfigureReplica",
     "StartReplica",
 ]
 
@@ -25,6 +26,15 @@ class StartReplica(msgspec.Struct, frozen=True):
     rank: int
     #: One beyond the wanted number, while the loop of another is blocked.
     helper: bool = False
+    #: It takes requests of the serving revision as soon as it is ready.
+    joins: bool = False
+
+
+class ReconfigureReplica(msgspec.Struct, frozen=True):
+    """Give a running replica the options of a revision; ReplicaReconfiguring, then ReplicaReconfigured follow."""
+
+    replica_id: str
+    revision: int
 
 
 class DrainReplica(msgspec.Struct, frozen=True):
@@ -75,6 +85,9 @@ Action = (
     | DrainReplica
     | KillReplica
     | GiveUpReplica
+    | ReconfigureReplica
+    | DrainReplica
+    | KillReplica
     | CompleteRevision
     | FailRevision
     | ForgetApplication

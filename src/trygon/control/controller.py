@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -21,11 +20,13 @@ from trygon.control.actions import (
     ForgetApplication,
     GiveUpReplica,
     KillReplica,
+    ReconfigureReplica,
     StartReplica,
 )
 from trygon.control.admission import admit, notes_for
 from trygon.control.blobs import detach_code
 from trygon.control.calls import Waiters
+from trygon.control.core import Core
 from trygon.control.deaths import death_cause
 from trygon.control.events import (
     ApplicationDeleted,
@@ -37,6 +38,8 @@ from trygon.control.events import (
     ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaReconfigured,
+    ReplicaReconfiguring,
     ReplicaReported,
     ReplicaRequested,
     ReplicaRunning,
@@ -50,12 +53,11 @@ from trygon.control.explaining import explain
 from trygon.control.fold import fold
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
-from trygon.control.reconcile.application import reconcile
+from trygon.control.reconcile.change import next_revision
 from trygon.control.reconcile.replica import ReplicaPhase
-from trygon.control.reconcile.routing import build_table
 from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
-from trygon.control.state import Application, ControllerState, Revision
+from trygon.control.state import Application, Revision
 from trygon.control.store import Store
 from trygon.control.watch import HealthWatch
 from trygon.engine.base import (
@@ -77,6 +79,8 @@ from trygon.spec.control import (
     GetHistory,
     GetStatus,
     InstanceInfo,
+    Reconfigure,
+    ReconfigureDone,
     ReplicaAlive,
     ReplicaFailed,
     ReplicaReady,
@@ -138,16 +142,14 @@ class Controller:
         self._record = record
         self._launching = launching
         self._num_ingress = num_ingress
-        self.state = ControllerState()
+        self.core = Core(self._run, clock.monotonic)
+        self.state = self.core.state
         self._keeper = Keeper(store, self.state)
         #: Set when the state can no longer be trusted; the process must then end and be restarted.
         self.broken = asyncio.Event()
         self._waiters = Waiters()
         self._watch = HealthWatch(self.state, engine, clock, self._handle)
-        self._events: deque[Event] = deque()
-        self._running = False
         self._wake: asyncio.TimerHandle | None = None
-        self._wake_at: dict[str, float] = {}
         self._shutdown: ShutdownBegun | None = None
         #: One deploy or delete at a time: each is saved before it is acted on.
         self._changing = asyncio.Lock()
@@ -165,9 +167,7 @@ class Controller:
             if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
                 # The controller before may have died before it said so.
                 self._engine.stop(replica.launch.replica_id, force=False)
-            self._events.append(
-                ReplicaAdopted(replica.launch, replica.pid, replica.mark or ReplicaPhase.STARTING)
-            )
+            self.core.add(ReplicaAdopted(replica.launch, replica.pid, replica.mark or ReplicaPhase.STARTING))
         server = self._server
         server.on_hello = lambda _: self._check_served()
         server.on_applied = lambda _: self._check_served()
@@ -191,19 +191,11 @@ class Controller:
 
     def _handle(self, *events: Event) -> None:
         """Fold events and whatever follows from them; actions may add events, which are folded in turn."""
-        self._events.extend(events)
-        if self._running:
-            return
-        self._running = True
-        touched: set[str] = set()
         try:
-            while self._events or touched:
-                while self._events:
-                    touched |= fold(self.state, self._events.popleft(), self._clock.monotonic())
-                application = self.state.applications.get(touched.pop()) if touched else None
-                if application is not None:
-                    self._reconcile(application)
-            self._publish()
+            has_changed = self.core.tell(*events)
+            if has_changed is None:
+                return
+            self._publish(has_changed=has_changed)
             self._schedule()
             self._waiters.look(self.state)
             self._end_if_drained()
@@ -211,59 +203,66 @@ class Controller:
             # A state that may be half changed must not decide anything; a fresh controller adopts what runs.
             self.broken.set()
             raise
-        finally:
-            self._running = False
-
-    def _reconcile(self, application: Application) -> None:
-        grace_s = self._shutdown.grace_s if self._shutdown is not None else None
-        plan = reconcile(application, self._clock.monotonic(), longest_drain_s=grace_s)
-        if plan.wake_at is None:
-            self._wake_at.pop(application.name, None)
-        else:
-            self._wake_at[application.name] = plan.wake_at
-        for action in plan.actions:
-            self._run(application, action)
 
     def _run(self, application: Application, action: Action) -> None:
-        now = self._clock.monotonic()
+        core = self.core
         match action:
             case StartReplica():
                 launch = self._launching.launch(application, action)
                 if action.helper:
                     logger.warning("replica %s stands in while another is blocked", launch.replica_id)
-                self._events.append(ReplicaRequested(launch))
+                core.add(ReplicaRequested(launch))
                 self._engine.start(launch)
+            case ReconfigureReplica():
+                core.add(ReplicaReconfiguring(action.replica_id, action.revision))
+                self._reconfigure(application, action)
             case DrainReplica():
-                deadline = now + (action.timeout_s + _DRAIN_SLACK_S if action.timeout_s else 0.0)
-                self._engine.mark(action.replica_id, ReplicaPhase.DRAINING)
-                self._events.append(ReplicaLeaving(action.replica_id, deadline, action.reason))
-                if action.timeout_s:
-                    self._spawn(self._drain(action))
+                self._begin_drain(action)
             case KillReplica():
+                core.add(ReplicaKilled(action.replica_id))
                 self._engine.stop(action.replica_id, force=True)
-                self._events.append(ReplicaKilled(action.replica_id))
             case GiveUpReplica():
                 logger.warning("replica %s is given up: %s", action.replica_id, action.reason)
+                core.add(ReplicaGivenUp(action.replica_id, action.reason))
                 self._engine.mark(action.replica_id, ReplicaPhase.FAILED)
                 self._engine.stop(action.replica_id, force=True)
-                self._events.append(ReplicaGivenUp(action.replica_id, action.reason))
             case CompleteRevision():
                 logger.info("revision %d of application %r is complete", action.number, action.app_name)
-                self._events.append(RevisionCompleted(action.app_name, action.number))
+                core.add(RevisionCompleted(action.app_name, action.number))
                 self._spawn(self._keeper.save())
             case FailRevision():
                 logger.error(
                     "revision %d of application %r failed: %s", action.number, action.app_name, action.error
                 )
-                self._events.append(
-                    RevisionFailed(action.app_name, action.number, action.deployment, action.error)
-                )
+                core.add(RevisionFailed(action.app_name, action.number, action.deployment, action.error))
                 self._spawn(self._keeper.save())
             case ForgetApplication():
+                core.add(ApplicationForgotten(action.name))
                 self._keeper.forget(application)
-                self._wake_at.pop(action.name, None)
-                self._events.append(ApplicationForgotten(action.name))
                 self._spawn(self._keeper.save())
+
+    def _reconfigure(self, application: Application, action: ReconfigureReplica) -> None:
+        serving = application.serving
+        peer = self._server.replica(action.replica_id)
+        if peer is None or serving is None:
+            # A replica without a link hears of it when it is back: it then reports anew.
+            return
+        options = serving.by_name[application.replicas[action.replica_id].launch.deployment].options
+        peer.send(
+            Reconfigure(
+                options=options,
+                revision=action.revision,
+                world_size=options.num_replicas,
+                app_logging=serving.spec.logging,
+            )
+        )
+
+    def _begin_drain(self, action: DrainReplica) -> None:
+        deadline = self._clock.monotonic() + (action.timeout_s + _DRAIN_SLACK_S if action.timeout_s else 0.0)
+        self.core.add(ReplicaLeaving(action.replica_id, deadline, action.reason))
+        self._engine.mark(action.replica_id, ReplicaPhase.DRAINING)
+        if action.timeout_s:
+            self._spawn(self._drain(action))
 
     async def _drain(self, action: DrainReplica) -> None:
         """Tell a replica to go once no ingress sends it anything new."""
@@ -279,17 +278,14 @@ class Controller:
             # Its loop may be blocked or its link just broken; a signal reaches it all the same.
             self._engine.stop(action.replica_id, force=False)
 
-    def _publish(self) -> None:
+    def _publish(self, *, has_changed: bool) -> None:
         current = self._server.table
-        table = build_table(self.state, current.version)
-        if table == current and current.version > 0:
+        if not has_changed and current.version > 0:
             return
         # Milliseconds since the machine started: larger than any version of the controller before this one.
         version = max(current.version + 1, int(self._clock.monotonic() * 1000))
-        self._server.publish(msgspec.structs.replace(table, version=version))
-        for application in self.state.applications.values():
-            if application.serving is not None and not application.routed_version:
-                application.routed_version = version
+        self._server.publish(self.core.routes.table(version))
+        self.core.mark_routed(version)
         self._check_served()
 
     def _served_version(self) -> int:
@@ -318,9 +314,13 @@ class Controller:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        if self._wake_at:
-            delay = max(0.0, min(self._wake_at.values()) - self._clock.monotonic())
-            self._wake = asyncio.get_running_loop().call_later(delay, self._handle, Woken())
+        at = self.core.wakes.next()
+        if at is not None:
+            delay = max(0.0, at - self._clock.monotonic())
+            self._wake = asyncio.get_running_loop().call_later(delay, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._handle(Woken(self.core.wakes.take_due(self._clock.monotonic())))
 
     # ---- what the engine and the replicas report
 
@@ -386,6 +386,8 @@ class Controller:
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
             case ReplicaUnhealthy():
                 self._take_unhealthy(message)
+            case ReconfigureDone():
+                self._handle(ReplicaReconfigured(message.replica_id, message.revision, message.error))
             case _:
                 logger.debug("message without effect", extra={"kind": type(message).__name__})
 
@@ -455,7 +457,11 @@ class Controller:
         async with self._changing:
             names = [spec.name for spec in specs]
             return self._repeated(names, request.token) or await self._want(
-                tuple(specs), blobs, token=request.token, origin=request.origin
+                tuple(specs),
+                blobs,
+                token=request.token,
+                origin=request.origin,
+                declarative=request.declarative,
             )
 
     async def _undo(self, request: UndoApplication) -> dict[str, int]:
@@ -477,19 +483,33 @@ class Controller:
         return application
 
     async def _want(
-        self, specs: tuple[ApplicationSpec, ...], blobs: dict[str, bytes], *, token: str, origin: str
+        self,
+        specs: tuple[ApplicationSpec, ...],
+        blobs: dict[str, bytes],
+        *,
+        token: str,
+        origin: str,
+        declarative: bool = False,
     ) -> dict[str, int]:
         """Make each specification the wanted revision of its application; `_changing` is held."""
         if self._shutdown is not None:
             raise InstanceError("the instance is shutting down; start a new one")
         admit(specs, self.state.applications, self._engine.resources(), self._engine.capabilities)
-        revisions = {spec.name: self._next_revision(spec, token, origin) for spec in specs}
+        revisions: dict[str, Revision] = {}
+        numbers: dict[str, int] = {}
+        for spec in specs:
+            revision = self._next_revision(spec, token, origin, declarative=declarative)
+            if revision is not None:
+                revisions[spec.name] = revision
+            numbers[spec.name] = (revision or self._target(spec.name)).number
+        if not revisions:
+            return numbers
         await self._keeper.save(deployed=revisions, blobs=blobs)
         if self._shutdown is not None:
             # It began while the state was being saved; what is started now would never be ended.
             raise InstanceError("the instance is shutting down; start a new one")
         self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
-        return {name: revision.number for name, revision in revisions.items()}
+        return numbers
 
     def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:
         """Return the answer given before to the same call, sent again after a controller's death."""
@@ -504,8 +524,10 @@ class Controller:
             numbers[name] = target.number
         return numbers or None
 
-    def _next_revision(self, spec: ApplicationSpec, token: str, origin: str) -> Revision:
-        return Revision(
+    def _next_revision(
+        self, spec: ApplicationSpec, token: str, origin: str, *, declarative: bool
+    ) -> Revision | None:
+        asked = Revision(
             number=self._keeper.last_revision(spec.name) + 1,
             spec=spec,
             deployed_wall_s=self._clock.wall(),
@@ -513,6 +535,13 @@ class Controller:
             origin=origin,
             notes=notes_for(spec, self._engine.resources()),
         )
+        application = self.state.applications.get(spec.name)
+        return next_revision(application, asked, declarative=declarative)
+
+    def _target(self, name: str) -> Revision:
+        target = self.state.applications[name].target
+        assert target is not None, "only a revision that is aimed at already needs no new one"
+        return target
 
     async def _delete(self, name: str) -> None:
         async with self._changing:
@@ -539,6 +568,7 @@ class Controller:
         if self._shutdown is not None:
             return
         self._shutdown = event
+        self.core.longest_drain_s = event.grace_s
         self._keeper.close()
         names = list(self.state.applications)
         self._handle(*(ApplicationDeleted(name) for name in names))

@@ -20,6 +20,8 @@ __all__ = [
     "ReplicaKilled",
     "ReplicaLeaving",
     "ReplicaObserved",
+    "ReplicaReconfigured",
+    "ReplicaReconfiguring",
     "ReplicaReported",
     "ReplicaRequested",
     "ReplicaRunning",
@@ -118,6 +120,22 @@ class ReplicaGivenUp(msgspec.Struct, frozen=True):
     reason: str
 
 
+class ReplicaReconfiguring(msgspec.Struct, frozen=True):
+    """The replica was told to take the options of this revision."""
+
+    replica_id: str
+    revision: int
+
+
+class ReplicaReconfigured(msgspec.Struct, frozen=True):
+    """The replica took the options of this revision, or said why it could not."""
+
+    replica_id: str
+    revision: int
+    #: Empty when it took them.
+    error: str = ""
+
+
 class RevisionCompleted(msgspec.Struct, frozen=True):
     """Every replica of the wanted revision was ready at once; requests go to it from now on."""
 
@@ -152,6 +170,9 @@ class TableServed(msgspec.Struct, frozen=True):
 class Woken(msgspec.Struct, frozen=True):
     """A time that a plan asked for has come."""
 
+    #: The applications whose plans asked for it; None means all of them.
+    names: tuple[str, ...] | None = None
+
 
 Event = (
     ApplicationDeployed
@@ -166,6 +187,8 @@ Event = (
     | ReplicaLeaving
     | ReplicaKilled
     | ReplicaGivenUp
+    | ReplicaReconfiguring
+    | ReplicaReconfigured
     | RevisionCompleted
     | RevisionFailed
     | ApplicationForgotten

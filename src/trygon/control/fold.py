@@ -15,6 +15,8 @@ from trygon.control.events import (
     ReplicaKilled,
     ReplicaLeaving,
     ReplicaObserved,
+    ReplicaReconfigured,
+    ReplicaReconfiguring,
     ReplicaReported,
     ReplicaRequested,
     ReplicaRunning,
@@ -51,7 +53,7 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     """
     match event:
         case Woken():
-            return set(state.applications)
+            return set(state.applications) if event.names is None else set(event.names)
         case TableServed():
             return _table_served(state, event.version)
         case ApplicationDeployed() | ApplicationDeleted() | ApplicationForgotten():
@@ -72,7 +74,9 @@ def _fold_application(
     name = event.name
     if isinstance(event, ApplicationForgotten):
         state.applications.pop(name, None)
-        return set()
+        state.waiting.discard(name)
+        state.unserved.discard(name)
+        return {name}
     if isinstance(event, ApplicationDeleted):
         application = state.applications.get(name)
         if application is None:
@@ -81,6 +85,7 @@ def _fold_application(
             application.note(now, deployment, "the application is deleted")
         application.deleting = True
         application.target = application.serving = None
+        state.unserved.discard(name)
         application.failure = application.failed_deployment = ""
         application.served = False
         return {name}
@@ -89,8 +94,7 @@ def _fold_application(
     application.target = event.revision
     application.last_revision = max(application.last_revision, event.revision.number)
     application.failure = application.failed_deployment = ""
-    kept = {event.revision.number} | ({application.serving.number} if application.serving else set())
-    application.records = {key: r for key, r in application.records.items() if key[1] in kept}
+    _forget_records(application)
     for spec in event.revision.spec.deployments:
         application.note(now, spec.name, f"revision {event.revision.number} is wanted")
     return {name}
@@ -107,6 +111,7 @@ def _fold_revision(state: ControllerState, event: RevisionCompleted | RevisionFa
         application.note(now, event.deployment, f"revision {event.number} is given up: {event.error}")
     else:
         application.serving = target
+        state.unserved.add(application.name)
         application.routed_version = 0
         application.served = False
         for spec in target.spec.deployments:
@@ -133,6 +138,8 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
         started_at=now,
         pid=pid,
         deadline=now + launch.options.graceful_shutdown_timeout_s if leaving else None,
+        configured=launch.revision,
+        asked=launch.revision,
     )
     verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
     if launch.is_helper:
@@ -150,7 +157,9 @@ def _fold_replica(
     | ReplicaEnded
     | ReplicaLeaving
     | ReplicaKilled
-    | ReplicaGivenUp,
+    | ReplicaGivenUp
+    | ReplicaReconfiguring
+    | ReplicaReconfigured,
     now: float,
 ) -> set[str]:
     application = state.owner(event.replica_id)
@@ -166,37 +175,58 @@ def _fold_replica(
             return set()
         case ReplicaObserved():
             return _observe(application, replica, event.trouble, now)
+        case ReplicaReconfiguring() | ReplicaReconfigured():
+            application.replicas[event.replica_id] = _after_config(application, replica, event, now)
+        case ReplicaReported():
+            _take_report(application, replica, event, now)
+        case _:
+            _take_end(state, application, replica, event, now)
+            if isinstance(event, ReplicaEnded):
+                return {application.name} | _unblock(state)
+    return {application.name}
+
+
+def _take_report(application: Application, replica: Replica, event: ReplicaReported, now: float) -> None:
+    if event.error:
+        _step(
+            application,
+            replica,
+            ReplicaEventKind.REPORTED_BROKEN,
+            now,
+            reason=event.error,
+            deadline=now + _time_to_leave_s(replica),
+        )
+        return
+    if replica.asked > replica.configured and not replica.config_error:
+        # It speaks over a new link: what was asked of it over the one before may be lost.
+        application.replicas[event.replica_id] = replica = msgspec.structs.replace(
+            replica, asked=replica.configured
+        )
+    _step(application, replica, ReplicaEventKind.REPORTED_READY, now)
+
+
+def _take_end(
+    state: ControllerState,
+    application: Application,
+    replica: Replica,
+    event: ReplicaLeaving | ReplicaGivenUp | ReplicaUnplaced | ReplicaEnded,
+    now: float,
+) -> None:
+    """A replica is on its way out, or gone."""
+    match event:
+        case ReplicaLeaving():
+            kind = ReplicaEventKind.TOLD_TO_LEAVE
+            _step(application, replica, kind, now, reason=event.reason, deadline=event.deadline)
         case ReplicaGivenUp():
             application.replicas[event.replica_id] = replica = msgspec.structs.replace(replica, given_up=True)
             _step(application, replica, ReplicaEventKind.GIVEN_UP, now, reason=event.reason)
-        case ReplicaReported() if not event.error:
-            _step(application, replica, ReplicaEventKind.REPORTED_READY, now)
-        case ReplicaReported():
-            _step(
-                application,
-                replica,
-                ReplicaEventKind.REPORTED_BROKEN,
-                now,
-                reason=event.error,
-                deadline=now + _time_to_leave_s(replica),
-            )
-        case ReplicaLeaving():
-            _step(
-                application,
-                replica,
-                ReplicaEventKind.TOLD_TO_LEAVE,
-                now,
-                reason=event.reason,
-                deadline=event.deadline,
-            )
         case ReplicaUnplaced():
             _step(application, replica, ReplicaEventKind.UNPLACED, now, reason=event.reason)
+            state.waiting.add(application.name)
         case ReplicaEnded():
             if event.cause is not None:
                 state.deaths.append(ReplicaDeath(event.replica_id, event.cause))
             _step(application, replica, ReplicaEventKind.ENDED, now, reason=event.reason)
-            return {application.name} | _unblock(state)
-    return {application.name}
 
 
 def _observe(application: Application, replica: Replica, trouble: Trouble | None, now: float) -> set[str]:
@@ -212,6 +242,54 @@ def _observe(application: Application, replica: Replica, trouble: Trouble | None
         text = describe_trouble(trouble) if trouble is not None else "it answers again"
         application.note(now, replica.launch.deployment, f"replica {name}: {text}")
     return {application.name}
+
+
+def _forget_records(application: Application) -> None:
+    """Start anew where the wanted revision brings something new, code or options."""
+    target, serving = application.target, application.serving
+    kept = {
+        (name, revision.generation(name))
+        for revision in (target, serving)
+        if revision is not None
+        for name in revision.by_name
+    }
+    if target is not None:
+        kept -= {
+            (name, target.generation(name)) for name in target.by_name if target.config(name) == target.number
+        }
+    application.records = {key: r for key, r in application.records.items() if key in kept}
+
+
+def _after_config(
+    application: Application, replica: Replica, event: ReplicaReconfiguring | ReplicaReconfigured, now: float
+) -> Replica:
+    """Return the replica after it was told, or said, what options it has."""
+    name = replica.launch.deployment
+    if isinstance(event, ReplicaReconfiguring):
+        application.note(
+            now, name, f"replica {replica.replica_id} is to take revision {event.revision}'s options"
+        )
+        return msgspec.structs.replace(replica, asked=event.revision, config_error="")
+    if event.error:
+        application.note(
+            now,
+            name,
+            f"replica {replica.replica_id} refused revision {event.revision}'s options: {event.error}",
+        )
+        is_newest = event.revision >= replica.asked
+        return msgspec.structs.replace(replica, config_error=event.error) if is_newest else replica
+    serving = application.serving
+    launch = replica.launch
+    if serving is not None and serving.number == event.revision and name in serving.by_name:
+        # Its drain, and its start again, go by what it has now.
+        launch = msgspec.structs.replace(launch, options=serving.by_name[name].options)
+    return msgspec.structs.replace(
+        replica,
+        launch=launch,
+        configured=max(replica.configured, event.revision),
+        asked=max(replica.asked, event.revision),
+        config_error=replica.config_error if event.revision < replica.asked else "",
+    )
 
 
 def _time_to_leave_s(replica: Replica) -> float:
@@ -258,7 +336,7 @@ def _keep_record(
 ) -> None:
     """Remember how starting went, which decides on retries."""
     launch: ReplicaLaunch = replica.launch
-    record = application.record(launch.deployment, launch.revision)
+    record = application.record(launch.deployment, launch.generation)
     match replica.phase, kind:
         case ReplicaPhase.STARTING, ReplicaEventKind.REPORTED_READY:
             record = after_ready(record)
@@ -273,22 +351,33 @@ def _keep_record(
             record = after_crash(record, reason, now, num_replicas=launch.options.num_replicas)
         case _:
             return
-    application.records[launch.deployment, launch.revision] = record
+    application.records[launch.deployment, launch.generation] = record
 
 
 def _unblock(state: ControllerState) -> set[str]:
     """Something was given back: whoever waits for resources may try again."""
     names = set()
-    for name, application in state.applications.items():
+    for name in state.waiting:
+        application = state.applications[name]
         for key, record in application.records.items():
             if record.blocked:
                 application.records[key] = msgspec.structs.replace(record, blocked="")
                 names.add(name)
+    state.waiting.clear()
     return names
 
 
 def _table_served(state: ControllerState, version: int) -> set[str]:
-    for application in state.applications.values():
-        is_routed = application.serving is not None and application.routed_version > 0
-        application.served = is_routed and application.routed_version <= version
+    if version < state.served_version:
+        # An ingress is gone, and its successor has to be told first.
+        for name, application in state.applications.items():
+            if application.served and application.routed_version > version:
+                application.served = False
+                state.unserved.add(name)
+    state.served_version = version
+    for name in list(state.unserved):
+        application = state.applications[name]
+        if application.routed_version and application.routed_version <= version:
+            application.served = True
+            state.unserved.discard(name)
     return set()

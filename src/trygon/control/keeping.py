@@ -53,6 +53,8 @@ class Keeper:
             application.deleting = kept.deleting
             application.last_revision = kept.last_revision
             self._state.applications[kept.name] = application
+            if application.serving is not None:
+                self._state.unserved.add(kept.name)
             self.history.restore(kept.name, kept.history)
 
     def _attached(self, revision: Revision | None) -> Revision | None:

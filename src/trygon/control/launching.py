@@ -45,7 +45,7 @@ class Launching:
             if r is not None and r.number == action.revision
         )
         spec = revision.spec
-        deployment = spec.deployment(action.deployment)
+        deployment = revision.by_name[action.deployment]
         tag = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         log_name = f"replica_{_file_name(spec.name)}_{_file_name(deployment.name)}_{tag}"
         return ReplicaLaunch(
@@ -67,6 +67,8 @@ class Launching:
             parents=revision.parents(deployment.name),
             snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
             app_logging=spec.logging or self._logging,
+            generations={name: revision.generation(name) for name in revision.by_name},
+            joins=action.joins,
         )
 
     def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:

@@ -61,7 +61,7 @@ class Peer(asyncio.Protocol):
             self.push_table()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.peers.discard(self)
+        self._server.forget(self)
         self._server.on_lost(self)
 
     def send(self, message: ToPeer) -> None:
@@ -98,6 +98,7 @@ class Peer(asyncio.Protocol):
     def _take(self, message: FromPeer) -> None:
         if isinstance(message, Hello):
             self.hello = message
+            self._server.introduce(self, message)
             self.push_table()
             self._server.on_hello(self)
         elif isinstance(message, TableApplied):
@@ -118,6 +119,8 @@ class ControlServer:
     def __init__(self) -> None:
         #: Every open connection, before its Hello too.
         self.peers: set[Peer] = set()
+        #: Those that said who they are, by role and id; the newest connection of each.
+        self._known: dict[str, dict[str, Peer]] = {}
         self.table = RoutingTable()
         self.packed_table = pack(TableChanged(table=self.table))
         self.on_hello: Callable[[Peer], None] = _ignore
@@ -148,16 +151,24 @@ class ControlServer:
 
     def of_role(self, role: str) -> Iterator[Peer]:
         """Yield the peers of a role."""
-        for peer in self.peers:
-            if peer.hello is not None and peer.hello.role == role:
-                yield peer
+        yield from self._known.get(role, {}).values()
 
     def replica(self, replica_id: str) -> Peer | None:
         """Return a replica's connection, or None when it has none at the moment."""
-        for peer in self.of_role("replica"):
-            if peer.hello is not None and peer.hello.peer_id == replica_id:
-                return peer
-        return None
+        return self._known.get("replica", {}).get(replica_id)
+
+    def introduce(self, peer: Peer, hello: Hello) -> None:
+        """File a peer under who it says it is; clients have no names and are not filed."""
+        if hello.role != "client":
+            self._known.setdefault(hello.role, {})[hello.peer_id] = peer
+
+    def forget(self, peer: Peer) -> None:
+        """Drop a peer whose connection ended."""
+        self.peers.discard(peer)
+        if peer.hello is not None:
+            known = self._known.get(peer.hello.role, {})
+            if known.get(peer.hello.peer_id) is peer:
+                del known[peer.hello.peer_id]
 
 
 def _ignore(*_: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator, MutableMapping
+from functools import cached_property
 
 import msgspec
 
@@ -11,7 +13,7 @@ from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
 
-__all__ = ["Application", "ControllerState", "Replica", "Revision", "StartRecord"]
+__all__ = ["Application", "ControllerState", "Replica", "Replicas", "Revision", "StartRecord"]
 
 #: Entries of the decision log of each deployment, and characters of one; a traceback may be long.
 _LOG_LENGTH = 200
@@ -20,7 +22,7 @@ _LOG_CHARACTERS = 500
 _NUM_DEATHS = 64
 
 
-class Revision(msgspec.Struct, frozen=True, kw_only=True):
+class Revision(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A numbered, immutable specification of an application."""
 
     number: int
@@ -32,6 +34,25 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""
     #: Things the user should know, by deployment; shown in the status.
     notes: dict[str, str] = {}
+    #: By deployment, the revision that brought its code; replicas of the same generation are interchangeable.
+    generations: dict[str, int] = {}
+    #: By deployment, the revision that last changed what its replicas take in place.
+    configs: dict[str, int] = {}
+    #: By deployment whose number of replicas this revision changed in place: the number before.
+    resized_from: dict[str, int] = {}
+
+    @cached_property
+    def by_name(self) -> dict[str, DeploymentSpec]:
+        """Its deployments; an application may have hundreds, and every step asks."""
+        return {deployment.name: deployment for deployment in self.spec.deployments}
+
+    def generation(self, deployment: str) -> int:
+        """Return the number of the revision that brought the code of `deployment`."""
+        return self.generations.get(deployment, self.number)
+
+    def config(self, deployment: str) -> int:
+        """Return the number of the revision that last changed `deployment` in place."""
+        return self.configs.get(deployment, self.number)
 
     def parents(self, deployment: str) -> tuple[str, ...]:
         """Return the deployments that hold handles of `deployment`."""
@@ -56,6 +77,12 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
     #: True once it was found beyond help, and the engine was told to end it.
     given_up: bool = False
+    #: The revision whose options it has.
+    configured: int = 0
+    #: The newest revision whose options it was told to take; `configured` follows.
+    asked: int = 0
+    #: Why it could not take them; empty when it could.
+    config_error: str = ""
 
     @property
     def replica_id(self) -> str:
@@ -84,6 +111,53 @@ class StartRecord(msgspec.Struct, frozen=True, kw_only=True):
     deaths: tuple[float, ...] = ()
 
 
+class Replicas(MutableMapping[str, Replica]):
+    """Replicas by id, and by deployment and generation: a step for one deployment looks at no other's."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Replica] = {}
+        #: By deployment, then generation, then id; no group is empty.
+        self._groups: dict[str, dict[int, dict[str, Replica]]] = {}
+
+    def __getitem__(self, replica_id: str) -> Replica:
+        return self._by_id[replica_id]
+
+    def __setitem__(self, replica_id: str, replica: Replica) -> None:
+        self._by_id[replica_id] = replica
+        groups = self._groups.setdefault(replica.launch.deployment, {})
+        groups.setdefault(replica.launch.generation, {})[replica_id] = replica
+
+    def __delitem__(self, replica_id: str) -> None:
+        replica = self._by_id.pop(replica_id)
+        name, generation = replica.launch.deployment, replica.launch.generation
+        groups = self._groups[name]
+        del groups[generation][replica_id]
+        if not groups[generation]:
+            del groups[generation]
+        if not groups:
+            del self._groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def of(self, deployment: str, generation: int) -> Iterable[Replica]:
+        """Return the replicas of one generation of a deployment, oldest first."""
+        return self._groups.get(deployment, {}).get(generation, {}).values()
+
+    def generations(self, deployment: str) -> Iterable[int]:
+        """Return the generations of a deployment that have replicas."""
+        return self._groups.get(deployment, {}).keys()
+
+    def groups(self) -> Iterator[tuple[str, int]]:
+        """Yield every (deployment, generation) that has replicas."""
+        for name, groups in self._groups.items():
+            for generation in groups:
+                yield name, generation
+
+
 class Application:
     """One application: what is wanted of it, what serves, and its replicas."""
 
@@ -101,8 +175,8 @@ class Application:
         #: Numbers are never given twice.
         self.last_revision = 0
         #: Every replica whose process may still be there, by id; none is STOPPED.
-        self.replicas: dict[str, Replica] = {}
-        #: By (deployment, revision number).
+        self.replicas = Replicas()
+        #: By (deployment, generation).
         self.records: dict[tuple[str, int], StartRecord] = {}
         #: Version of the first routing table in which `serving` takes requests; 0 when not published yet.
         self.routed_version = 0
@@ -116,21 +190,42 @@ class Application:
         """The target while there is hope for it."""
         return None if self.deleting or self.failure else self.target
 
-    def record(self, deployment: str, revision: int) -> StartRecord:
+    @property
+    def goal(self) -> Revision | None:
+        """The revision that everything moves to: the target, or the serving one when the target was given up."""
+        return None if self.deleting else self.wanted or self.serving
+
+    def record(self, deployment: str, generation: int) -> StartRecord:
         """Return how starting went so far."""
-        return self.records.get((deployment, revision), _NOTHING_YET)
+        return self.records.get((deployment, generation), _NOTHING_YET)
 
-    def of(self, deployment: str, revision: int) -> list[Replica]:
-        """Return the replicas of one deployment of one revision."""
+    def of(self, deployment: str, generation: int) -> list[Replica]:
+        """Return the replicas of one generation of a deployment."""
+        return list(self.replicas.of(deployment, generation))
+
+    def ready_count(self, deployment: DeploymentSpec, generation: int) -> int:
+        """Return how many replicas of a generation are ready."""
+        return sum(1 for r in self.replicas.of(deployment.name, generation) if r.phase is ReplicaPhase.READY)
+
+    def serves(self, replica: Replica) -> bool:
+        """Whether a replica takes requests of the serving revision while it is ready.
+
+        Those of its own generation do, and those of a newer revision that join them during an update in batches.
+        """
+        serving, launch = self.serving, replica.launch
+        if serving is None or launch.deployment not in serving.by_name:
+            return False
+        is_own = launch.generation == serving.generation(launch.deployment)
+        return is_own or (launch.joins and launch.revision > serving.number)
+
+    def rotation(self, deployment: str) -> list[Replica]:
+        """Return the replicas that take the requests of the serving revision."""
         return [
-            r
-            for r in self.replicas.values()
-            if r.launch.deployment == deployment and r.launch.revision == revision
+            replica
+            for generation in self.replicas.generations(deployment)
+            for replica in self.replicas.of(deployment, generation)
+            if replica.phase is ReplicaPhase.READY and self.serves(replica)
         ]
-
-    def ready_count(self, deployment: DeploymentSpec, revision: int) -> int:
-        """Return how many replicas take requests."""
-        return sum(1 for r in self.of(deployment.name, revision) if r.phase is ReplicaPhase.READY)
 
     def note(self, now: float, deployment: str, text: str) -> None:
         """Write one line into the decision log."""
@@ -151,17 +246,12 @@ class Application:
             assert replica.launch.app_name == self.name, "a replica belongs to its application"
             leaving = replica.phase in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED)
             assert not (replica.deadline is not None and not leaving), "only who leaves has a deadline"
-        for revision in (self.target, self.serving):
-            if revision is None:
-                continue
-            for deployment in revision.spec.deployments:
-                live = [r for r in self.of(deployment.name, revision.number) if r.live]
-                helpers = [r for r in live if r.launch.is_helper]
-                wanted = deployment.options.num_replicas + len(helpers)
-                assert len(live) <= wanted, "no more replicas than wanted"
-                assert len(helpers) <= 1, "no more than one helper"
-                ranks = [r.launch.rank for r in live]
-                assert len(set(ranks)) == len(ranks), "ranks are unique"
+            assert replica.configured <= max(replica.asked, replica.launch.revision), "options are asked for"
+        for deployment, generation in self.replicas.groups():
+            live = [r for r in self.replicas.of(deployment, generation) if r.live]
+            assert sum(1 for r in live if r.launch.is_helper) <= 1, "no more than one helper"
+            ranks = [r.launch.rank for r in live if not r.launch.is_helper]
+            assert len(set(ranks)) == len(ranks), "ranks are unique"
 
 
 _NOTHING_YET = StartRecord()
@@ -174,6 +264,12 @@ class ControllerState:
         self.applications: dict[str, Application] = {}
         #: The last replicas that died while they served, oldest first; told to their callers.
         self.deaths: deque[ReplicaDeath] = deque(maxlen=_NUM_DEATHS)
+        #: Applications of which a deployment may wait for resources; no other one does.
+        self.waiting: set[str] = set()
+        #: Applications whose serving revision not every ingress routes by yet.
+        self.unserved: set[str] = set()
+        #: The newest version of the table that every ingress routes by; 0 while one has none.
+        self.served_version = 0
 
     def owner(self, replica_id: str) -> Application | None:
         """Return the application of a replica that is known, or None."""
@@ -184,4 +280,8 @@ class ControllerState:
         """Assert the invariants of every application."""
         for name, application in self.applications.items():
             assert name == application.name, "an application is filed under its name"
+            blocked = any(record.blocked for record in application.records.values())
+            assert not blocked or name in self.waiting, "who waits for resources is known"
+            unserved = application.serving is not None and not application.served
+            assert not unserved or name in self.unserved, "who is not served yet is known"
             application.validate()

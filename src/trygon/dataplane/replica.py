@@ -208,6 +208,14 @@ class Replica:
 
     # ---- slots
 
+    def resize(self, max_ongoing_requests: int) -> None:
+        """Take so many requests at once from now on; those in work finish when there are more."""
+        room = max_ongoing_requests - self.slots.limit
+        self.slots.limit = max_ongoing_requests
+        for _ in range(room):
+            if self._rejected and not self.slots.is_full and not self.is_draining:
+                self._announce_room()
+
     def has_slot(self, connection: ReplicaConnection, stream: int) -> bool:
         """Whether one more request may begin; one that may not is rejected here."""
         slots = self.slots

@@ -16,9 +16,10 @@ class Slots:
     __slots__ = ("_on_free", "is_ending", "limit", "ongoing")
 
     def __init__(self, limit: int, on_free: Callable[[], None]) -> None:
+        #: May be changed at any time; requests above a smaller one finish.
         self.limit = limit
         self._on_free = on_free
-        #: Requests that hold a slot; 0 <= ongoing <= limit.
+        #: Requests that hold a slot; at least 0, and none is begun at or above `limit`.
         self.ongoing = 0
         #: True once the time to finish ran out: what is cancelled now was not given up by its caller.
         self.is_ending = False

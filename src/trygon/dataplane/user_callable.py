@@ -124,6 +124,12 @@ class UserCallable:
         """Whether user code defines a method of that name."""
         return not self._is_function and callable(getattr(self.instance, name, None))
 
+    def resize(self, max_threads: int) -> None:
+        """Work with so many request threads from now on; work that was begun or waits is finished."""
+        old = self.threads
+        self.threads = ThreadPoolExecutor(max_threads, thread_name_prefix="request")
+        old.shutdown(wait=False)
+
     # ---- running
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[list[Any]]:

@@ -14,6 +14,7 @@ import signal
 import traceback
 from typing import Any
 
+import msgspec
 import uvloop
 
 from trygon.client.link import ControlLink, Notice
@@ -99,6 +100,11 @@ class _Life:
         )
         # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
         self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
+        self._context: ReplicaContext | None = None
+        #: One at a time, in the order they came.
+        self._reconfiguring = asyncio.Lock()
+        #: False after user code failed to take a user_config: nobody knows what it made of it.
+        self._is_configured = True
         self._lifespan: Lifespan | None = None
         #: Seconds the drain may take; set when the replica is to leave.
         self._leaving: asyncio.Future[float] = loop.create_future()
@@ -159,6 +165,7 @@ class _Life:
             code_version=str(launch.revision),
         )
         enter_replica(context)
+        self._context = context
         if self._owns_process:
             set_tag_source(self._metric_tags)
         target, args, kwargs = loads_definition(launch.definition)
@@ -208,10 +215,10 @@ class _Life:
             logger.exception("the clean-up of the deployment failed")
 
     async def _watch_health(self) -> None:
-        options = self._launch.options
         failures = 0
         began = self._loop.time()
         while True:
+            options = self._launch.options
             # Checks begin a period apart, but never before the last one is over, as in Ray Serve.
             await asyncio.sleep(max(0.0, began + options.health_check_period_s - self._loop.time()))
             began = self._loop.time()
@@ -234,16 +241,49 @@ class _Life:
         if isinstance(notice, DrainReplica):
             self._leave(notice.timeout_s)
         elif isinstance(notice, Reconfigure):
-            self._spawn(self._reconfigure(notice.user_config))
+            self._spawn(self._reconfigure(notice))
 
-    async def _reconfigure(self, user_config: Any) -> None:
+    async def _reconfigure(self, order: Reconfigure) -> None:
         error = ""
-        try:
-            await self._user.reconfigure(user_config)
-        except Exception as problem:  # noqa: BLE001 - user code raises anything; it is told
-            error = _user_traceback(problem)
-            logger.error("reconfigure failed:\n%s", error)
-        self._link.send(ReconfigureDone(replica_id=self._launch.replica_id, error=error))
+        async with self._reconfiguring:
+            try:
+                await self._take_options(order)
+            except Exception as problem:  # noqa: BLE001 - user code raises anything; it is told
+                error = _user_traceback(problem)
+                logger.error("reconfigure failed:\n%s", error)
+        self._link.send(
+            ReconfigureDone(replica_id=self._launch.replica_id, error=error, revision=order.revision)
+        )
+
+    async def _take_options(self, order: Reconfigure) -> None:
+        """Become what a start with these options would have made; the same order twice changes nothing."""
+        before, new = self._launch, order.options
+        launch = msgspec.structs.replace(
+            before, options=new, world_size=order.world_size, app_logging=order.app_logging
+        )
+        # All but the user_config first: user code may look at it, and may fail.
+        self._launch = msgspec.structs.replace(
+            launch, options=msgspec.structs.replace(new, user_config=before.options.user_config)
+        )
+        if self._context is not None:
+            self._context.world_size = order.world_size
+        if new.max_ongoing_requests != before.options.max_ongoing_requests:
+            self._user.resize(new.max_ongoing_requests)
+            self._replica.resize(new.max_ongoing_requests)
+        if self._owns_process and _log_options(launch) != _log_options(before):
+            self._change_logging(launch)
+        if not self._is_configured or new.user_config != before.options.user_config:
+            self._is_configured = False
+            await self._user.reconfigure(new.user_config)
+            self._is_configured = True
+        self._launch = launch
+
+    def _change_logging(self, launch: ReplicaLaunch) -> None:
+        _set_up_logging(launch)
+        calls = self._replica.calls
+        if calls.access_log is not None:
+            calls.access_log.flush()
+        calls.access_log = _access_log(launch, self._loop)
 
     def _on_signal(self, name: str) -> None:
         """Leave as if told by the controller, which must know: callers leave when it unlists this replica."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from trygon.spec.application import ApplicationSpec
+from trygon.spec.application import ApplicationSpec, DeploymentOptions
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview
 
@@ -94,10 +94,12 @@ class ReplicaAlive(_Message, frozen=True):
 
 
 class ReconfigureDone(_Message, frozen=True):
-    """`reconfigure` returned (empty error) or raised."""
+    """A `Reconfigure` was carried out (empty error), or the user's ``reconfigure`` raised."""
 
     replica_id: str
     error: str = ""
+    #: The `revision` of the Reconfigure.
+    revision: int = 0
 
 
 class TableApplied(_Message, frozen=True):
@@ -114,6 +116,8 @@ class DeployApplications(_Message, frozen=True):
     token: str = ""
     #: Who asks, for the history: a command, or a function.
     origin: str = ""
+    #: True for files and REST: what did not change keeps its replicas. False rolls every deployment.
+    declarative: bool = False
 
 
 class UndoApplication(_Message, frozen=True):
@@ -221,9 +225,18 @@ class ApplicationChanged(_Message, frozen=True):
 
 
 class Reconfigure(_Message, frozen=True):
-    """To a replica: call ``reconfigure`` with this value."""
+    """To a replica: these are your options from now on, as far as they can change in place.
 
-    user_config: Any
+    The user's ``reconfigure`` is called when ``user_config`` is not what it took last.
+    A `ReconfigureDone` with the same revision follows.
+    """
+
+    options: DeploymentOptions
+    #: The revision that asks for them.
+    revision: int
+    world_size: int = 1
+    #: The application's LoggingConfig as JSON values, or None.
+    app_logging: dict[str, Any] | None = None
 
 
 class DrainReplica(_Message, frozen=True):

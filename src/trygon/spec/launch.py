@@ -45,6 +45,16 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_path: str = ""
     #: The LoggingConfig of the application, or else the instance, as JSON values, or None.
     app_logging: dict[str, Any] | None = None
+    #: For each deployment of its revision, the number of the revision that brought the code that runs.
+    #: Replicas with the same number are interchangeable, whatever revision they were started for.
+    generations: dict[str, int] = {}
+    #: It takes requests of the revision that serves as soon as it is ready, before its own is complete.
+    joins: bool = False
+
+    @property
+    def generation(self) -> int:
+        """The revision that brought the code this replica runs."""
+        return self.generations.get(self.deployment, self.revision)
 
     @property
     def replica_tag(self) -> str:

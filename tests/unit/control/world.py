@@ -12,8 +12,10 @@ from trygon.control.actions import (
     ForgetApplication,
     GiveUpReplica,
     KillReplica,
+    ReconfigureReplica,
     StartReplica,
 )
+from trygon.control.core import Core
 from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
@@ -24,6 +26,8 @@ from trygon.control.events import (
     ReplicaKilled,
     ReplicaLeaving,
     ReplicaObserved,
+    ReplicaReconfigured,
+    ReplicaReconfiguring,
     ReplicaReported,
     ReplicaRequested,
     ReplicaUnplaced,
@@ -32,12 +36,11 @@ from trygon.control.events import (
     TableServed,
     Woken,
 )
-from trygon.control.fold import fold
-from trygon.control.reconcile.application import reconcile
+from trygon.control.reconcile.change import next_revision
 from trygon.control.reconcile.replica import ReplicaPhase, Trouble, TroubleKind
 from trygon.control.reconcile.routing import build_table
 from trygon.control.reconcile.status import application_status
-from trygon.control.state import Application, ControllerState, Revision
+from trygon.control.state import Application, Revision
 from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentOptions, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import RoutingTable
@@ -62,22 +65,28 @@ class World:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.state = ControllerState()
+        self.core = Core(self._run, lambda: self.now)
+        self.state = self.core.state
         #: Every action so far.
         self.actions: list[Action] = []
-        self.wake_at: dict[str, float] = {}
         self.tables: list[RoutingTable] = []
         self._count = 0
         self._numbers: dict[str, int] = {}
 
     # ---- what users do
 
-    def deploy(self, *specs: ApplicationSpec) -> None:
+    def deploy(self, *specs: ApplicationSpec, declarative: bool = False) -> None:
         for spec in specs:
             known = self.state.applications.get(spec.name)
             number = (known.last_revision if known else self._numbers.get(spec.name, 0)) + 1
-            self._numbers[spec.name] = number
-            self.tell(ApplicationDeployed(spec.name, Revision(number=number, spec=spec)))
+            revision = next_revision(known, Revision(number=number, spec=spec), declarative=declarative)
+            if revision is not None:
+                self._numbers[spec.name] = number
+                self.tell(ApplicationDeployed(spec.name, revision))
+
+    def apply(self, *specs: ApplicationSpec) -> None:
+        """Deploy as a configuration file does."""
+        self.deploy(*specs, declarative=True)
 
     def delete(self, name: str = "app") -> None:
         self.tell(ApplicationDeleted(name))
@@ -110,6 +119,13 @@ class World:
     def _observe(self, replica_id: str, kind: TroubleKind, for_s: float, **rest: Any) -> None:
         trouble = Trouble(kind=kind, since=self.now - for_s, for_s=for_s, **rest)
         self.tell(ReplicaObserved(replica_id, trouble))
+
+    def configured(self, *replica_ids: str, error: str = "") -> None:
+        """Let replicas answer the newest Reconfigure."""
+        for replica_id in replica_ids:
+            owner = self.state.owner(replica_id)
+            assert owner is not None
+            self.tell(ReplicaReconfigured(replica_id, owner.replicas[replica_id].asked, error))
 
     def unplaced(self, replica_id: str) -> None:
         self.tell(ReplicaUnplaced(replica_id, "nothing is free"))
@@ -169,36 +185,31 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let time pass, waking whoever asked for it on the way."""
         end = self.now + seconds
-        while self.wake_at and min(self.wake_at.values()) <= end:
-            self.now = max(self.now, min(self.wake_at.values()))
-            self.wake_at.clear()
-            self.tell(Woken())
+        while (at := self.core.wakes.next()) is not None and at <= end:
+            self.now = max(self.now, at)
+            self.tell(Woken(self.core.wakes.take_due(self.now)))
         self.now = end
 
     def tell(self, *events: Event) -> None:
-        queue = list(events)
-        touched: set[str] = set()
-        steps = 0
-        while queue or touched:
-            while queue:
-                touched |= fold(self.state, queue.pop(0), self.now)
+        before = self.core.num_reconciled
+        for event in events:
+            self.core.tell(event)
             self.state.validate()
-            name = touched.pop() if touched else ""
-            if name in self.state.applications:
-                plan = reconcile(self.state.applications[name], self.now)
-                self.wake_at.pop(name, None)
-                if plan.wake_at is not None:
-                    self.wake_at[name] = plan.wake_at
-                queue += [self._run(action) for action in plan.actions]
-            steps += 1
-            assert steps < 1000, "the core does not come to rest"
+        assert self.core.num_reconciled - before < 1000 * (len(events) + 1), "the core does not come to rest"
         self._publish()
 
-    def _run(self, action: Action) -> Event:
+    def _run(self, _: Application, action: Action) -> None:
         self.actions.append(action)
+        self.state.validate()
+        assert len(self.actions) < 100_000, "the core does not come to rest"
+        self.core.add(self._first_event(action))
+
+    def _first_event(self, action: Action) -> Event:
         match action:
             case StartReplica():
                 return ReplicaRequested(self._launch(action))
+            case ReconfigureReplica():
+                return ReplicaReconfiguring(action.replica_id, action.revision)
             case DrainReplica():
                 return ReplicaLeaving(action.replica_id, self.now + action.timeout_s, action.reason)
             case KillReplica():
@@ -237,14 +248,15 @@ class World:
             world_size=max(spec.options.num_replicas, action.rank + 1),
             is_helper=action.helper,
             parents=revision.parents(action.deployment),
+            generations={name: revision.generation(name) for name in revision.by_name},
+            joins=action.joins,
         )
 
     def _publish(self) -> None:
         version = self.tables[-1].version if self.tables else 0
-        table = build_table(self.state, version)
+        table = self.core.routes.table(version)
+        assert table == build_table(self.state, version), "what changed is made anew"
         if not self.tables or table != self.tables[-1]:
-            table = build_table(self.state, version + 1)
+            table = self.core.routes.table(version + 1)
             self.tables.append(table)
-            for found in self.state.applications.values():
-                if found.serving is not None and not found.routed_version:
-                    found.routed_version = table.version
+            self.core.mark_routed(table.version)

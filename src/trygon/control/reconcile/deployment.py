@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import msgspec
 
-from trygon.control.actions import StartReplica
 from trygon.control.state import Application, Revision, StartRecord
 from trygon.spec.application import DeploymentOptions, DeploymentSpec
 
@@ -19,8 +18,7 @@ __all__ = [
     "after_ready",
     "has_failed",
     "max_failures",
-    "missing",
-    "plan_starts",
+    "may_start",
 ]
 
 _FIRST_PAUSE_S = 0.1
@@ -34,7 +32,7 @@ def max_failures(options: DeploymentOptions) -> int:
 
 def has_failed(application: Application, revision: Revision, deployment: DeploymentSpec) -> bool:
     """Return whether a deployment cannot be started and should be given up."""
-    record = application.record(deployment.name, revision.number)
+    record = application.record(deployment.name, revision.generation(deployment.name))
     return record.failures >= max_failures(deployment.options)
 
 
@@ -54,28 +52,13 @@ def after_failed_start(record: StartRecord, error: str, now: float) -> StartReco
     )
 
 
-def missing(application: Application, revision: Revision, deployment: DeploymentSpec) -> int:
-    """Return how many replicas are neither ready nor starting, those that only help aside."""
-    replicas = application.of(deployment.name, revision.number)
-    live = sum(1 for r in replicas if r.live and not r.launch.is_helper)
-    return max(0, deployment.options.num_replicas - live)
-
-
-def plan_starts(
-    application: Application, revision: Revision, deployment: DeploymentSpec, now: float
-) -> tuple[list[StartReplica], float | None]:
-    """Return the replicas to start now, and when to look again if a pause must end first."""
-    count = missing(application, revision, deployment)
-    record = application.record(deployment.name, revision.number)
-    if count == 0 or record.blocked:
-        return [], None
+def may_start(record: StartRecord, now: float) -> tuple[bool, float | None]:
+    """Return whether a replica may be started now, and if not, when to look again; None is after an event."""
+    if record.blocked:
+        return False, None
     if record.retry_at > now:
-        return [], record.retry_at
-    used = {r.launch.rank for r in application.of(deployment.name, revision.number) if r.live}
-    free = [rank for rank in range(deployment.options.num_replicas) if rank not in used]
-    return [
-        StartReplica(application.name, revision.number, deployment.name, rank) for rank in free[:count]
-    ], None
+        return False, record.retry_at
+    return True, None
 
 
 def _pause_s(failures: int) -> float:

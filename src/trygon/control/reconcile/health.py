@@ -164,7 +164,8 @@ def _help(
     application: Application, revision: Revision, deployment: DeploymentSpec, now: float, plan: HealthPlan
 ) -> None:
     """A deployment has one helper at most: where every replica blocks, so would any number of helpers."""
-    live = [r for r in application.of(deployment.name, revision.number) if r.live]
+    generation = revision.generation(deployment.name)
+    live = [r for r in application.of(deployment.name, generation) if r.live]
     own = [r for r in live if not r.launch.is_helper]
     helpers = [r for r in live if r.launch.is_helper]
     blocked = [r.trouble.since for r in own if r.trouble and r.trouble.kind is TroubleKind.BLOCKED]
@@ -179,7 +180,7 @@ def _help(
     # What holds a GPU cannot be doubled at will, and a refusal would hold up ordinary replacements.
     if not needs_help or exclusive(deployment.options.resources):
         return
-    record = application.record(deployment.name, revision.number)
+    record = application.record(deployment.name, generation)
     if record.blocked:
         return
     if record.retry_at > now:

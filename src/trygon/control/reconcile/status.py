@@ -7,6 +7,7 @@ from trygon.control.reconcile.health import describe_trouble, is_answering
 from trygon.control.reconcile.intensity import WINDOW_S, is_crash_looping
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, Replica, Revision, StartRecord
+from trygon.engine.base import exclusive
 from trygon.spec.application import DeploymentSpec
 from trygon.spec.status import (
     ApplicationStatus,
@@ -83,10 +84,12 @@ def _message(
 def _deployment_status(
     application: Application, revision: Revision, deployment: DeploymentSpec
 ) -> DeploymentStatusOverview:
-    replicas = [r for r in application.replicas.values() if r.launch.deployment == deployment.name]
-    record = application.record(deployment.name, revision.number)
-    ready = application.ready_count(deployment, revision.number)
-    status, trigger, message = _judge(application, revision, deployment, record, ready)
+    replicas = [
+        replica
+        for generation in application.replicas.generations(deployment.name)
+        for replica in application.replicas.of(deployment.name, generation)
+    ]
+    status, trigger, message = _judge(application, revision, deployment)
     if status is DeploymentStatus.HEALTHY and not _any_answers(replicas, revision):
         status, trigger = DeploymentStatus.UNHEALTHY, DeploymentStatusTrigger.HEALTH_CHECK_FAILED
     note = revision.notes.get(deployment.name, "")
@@ -98,46 +101,89 @@ def _deployment_status(
     )
 
 
-def _judge(
-    application: Application,
-    revision: Revision,
-    deployment: DeploymentSpec,
-    record: StartRecord,
-    ready: int,
-) -> tuple[DeploymentStatus, DeploymentStatusTrigger, str]:
-    wanted = deployment.options.num_replicas
-    limit = max_failures(deployment.options)
+_Judgement = tuple[DeploymentStatus, DeploymentStatusTrigger, str]
+
+
+def _judge(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
     if application.failure:
-        if application.failed_deployment == deployment.name:
-            return (
-                DeploymentStatus.DEPLOY_FAILED,
-                DeploymentStatusTrigger.REPLICA_STARTUP_FAILED,
-                f"starting a replica failed {record.failures} times in a row and is given up; "
-                f"the last error was:\n{record.error}",
-            )
+        return _judge_failed(application, revision, deployment)
+    if application.serving is revision:
+        return _judge_serving(application, revision, deployment)
+    return _judge_coming(application, revision, deployment)
+
+
+def _judge_failed(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
+    if application.failed_deployment != deployment.name:
         return (
             DeploymentStatus.UNHEALTHY,
             DeploymentStatusTrigger.REPLICA_STARTUP_FAILED,
             f"not deployed, because deployment {application.failed_deployment!r} could not be started",
         )
-    complete = application.serving is revision
-    if complete and ready >= wanted:
-        return DeploymentStatus.HEALTHY, DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED, ""
-    progress = f"{ready} of {wanted} replicas are ready"
-    if record.blocked:
-        progress += f"; waiting for resources: {record.blocked}"
-    if complete:
+    record = application.record(deployment.name, revision.generation(deployment.name))
+    return (
+        DeploymentStatus.DEPLOY_FAILED,
+        DeploymentStatusTrigger.REPLICA_STARTUP_FAILED,
+        f"starting a replica failed {record.failures} times in a row and is given up; "
+        f"the last error was:\n{record.error}",
+    )
+
+
+def _judge_serving(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
+    """The revision takes requests; replicas may be missing, be too many, or have yesterday's options."""
+    name, wanted = deployment.name, deployment.options.num_replicas
+    generation = revision.generation(name)
+    # A helper of a blocked replica comes on top, and goes by itself.
+    own = [r for r in application.of(name, generation) if not r.launch.is_helper]
+    ready = [r for r in own if r.phase is ReplicaPhase.READY]
+    record = application.record(name, generation)
+    before = revision.resized_from.get(name, wanted)
+    if len(ready) < wanted:
+        progress = _progress(len(ready), wanted, record)
+        if before < wanted and not record.error:
+            return DeploymentStatus.UPSCALING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, progress
         if is_crash_looping(record):
             progress += (
                 f"; it is crash-looping: too many replicas ended within {WINDOW_S:.0f} s, "
                 "and each end makes the pause before the next start longer"
             )
+        message = f"{progress}; the last one that ended: {record.error}" if record.error else progress
+        return DeploymentStatus.UNHEALTHY, DeploymentStatusTrigger.HEALTH_CHECK_FAILED, message
+    refused = next((r for r in ready if r.config_error), None)
+    if refused is not None:
         return (
             DeploymentStatus.UNHEALTHY,
-            DeploymentStatusTrigger.HEALTH_CHECK_FAILED,
-            f"{progress}; the last one that ended: {record.error}" if record.error else progress,
+            DeploymentStatusTrigger.INTERNAL_ERROR,
+            f"replica {refused.replica_id} could not be reconfigured and serves on as it was:\n"
+            f"{refused.config_error}",
         )
+    leaving = [r for r in own if r.phase is ReplicaPhase.DRAINING and r.launch.rank >= wanted]
+    if len(ready) > wanted or leaving:
+        message = f"{len(ready) - wanted + len(leaving)} replicas too many finish their requests"
+        return DeploymentStatus.DOWNSCALING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, message
+    old = sum(1 for r in ready if r.configured < revision.config(name))
+    if old:
+        message = f"{len(ready) - old} of {wanted} replicas are reconfigured"
+        return DeploymentStatus.UPDATING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, message
+    trigger = DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED
+    if before < wanted:
+        trigger = DeploymentStatusTrigger.UPSCALE_COMPLETED
+    elif before > wanted:
+        trigger = DeploymentStatusTrigger.DOWNSCALE_COMPLETED
+    return DeploymentStatus.HEALTHY, trigger, ""
+
+
+def _judge_coming(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
+    """The revision is on its way; another may serve meanwhile."""
+    name, wanted = deployment.name, deployment.options.num_replicas
+    generation = revision.generation(name)
+    record = application.record(name, generation)
+    progress = _progress(application.ready_count(deployment, generation), wanted, record)
+    if (record.blocked or not application.rotation(name)) and _stops_its_only_replica(
+        application, deployment
+    ):
+        progress += "; two do not fit, so its only replica stops before the next one starts: requests wait"
     if record.failures:
+        limit = max_failures(deployment.options)
         progress += (
             f"; a replica failed to start, {max(0, limit - record.failures)} more failures are tolerated; "
             f"the last error was:\n{record.error}"
@@ -147,12 +193,22 @@ def _judge(
 
 def _any_answers(replicas: list[Replica], revision: Revision) -> bool:
     """RUNNING says that a request would be answered; where every replica is stuck, none would be."""
-    own = [r for r in replicas if r.launch.revision == revision.number]
+    own = [r for r in replicas if r.launch.generation == revision.generation(r.launch.deployment)]
     return not own or any(is_answering(r) for r in own)
 
 
 def _troubles(replicas: list[Replica]) -> list[str]:
     return [f"replica {r.launch.replica_tag}: {describe_trouble(r.trouble)}" for r in replicas if r.trouble]
+
+
+def _progress(ready: int, wanted: int, record: StartRecord) -> str:
+    progress = f"{ready} of {wanted} replicas are ready"
+    return f"{progress}; waiting for resources: {record.blocked}" if record.blocked else progress
+
+
+def _stops_its_only_replica(application: Application, deployment: DeploymentSpec) -> bool:
+    old = application.serving.by_name.get(deployment.name) if application.serving is not None else None
+    return old is not None and old.options.num_replicas == 1 and exclusive(old.options.resources)
 
 
 def _deleting(application: Application) -> dict[str, DeploymentStatusOverview]:
