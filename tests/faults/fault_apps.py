@@ -178,14 +178,14 @@ class Bomb(Doors):
     async def pid(self) -> int:
         return os.getpid()
 
-    def die(self, name: str, how: str = "exit") -> None:
+    def die(self, name: str, how: str = "exit", *_: Any) -> None:
         """End the process each time."""
         self._note(name)
         if how == "exit":
             os._exit(3)
         os.kill(os.getpid(), getattr(signal, how))
 
-    def die_once(self, name: str) -> int:
+    def die_once(self, name: str, *_: Any) -> int:
         """End the process as if somebody had killed it, the first time only."""
         if self._note(name) == 1:
             os.kill(os.getpid(), signal.SIGKILL)

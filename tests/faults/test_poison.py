@@ -119,6 +119,17 @@ def test_a_retryable_call_is_made_once_more(url: str, tmp_path: Path) -> None:
     assert 2 == len(_victims(tmp_path, "stream"))
 
 
+def test_a_retryable_call_in_shared_memory_is_made_once_more(url: str, tmp_path: Path) -> None:
+    handle = _run(tmp_path, 3)
+
+    pid = handle.options(retryable=True).die_once.remote("large", b"x" * 3_000_000).result(timeout_s=20)
+
+    assert pid == _victims(tmp_path, "large")[1]
+    for expected in (ReplicaDiedError, ReplicaDiedError, PoisonRequestError):
+        with pytest.raises(expected):
+            handle.die.remote("poison", "exit", b"x" * 3_000_000).result(timeout_s=20)
+
+
 def test_a_retryable_call_on_a_line_is_made_once_more(url: str, tmp_path: Path) -> None:
     handle = _run(tmp_path, 2)
     retryable = handle.options(retryable=True)
@@ -269,17 +280,20 @@ def test_kills_from_outside_never_open_the_circuit(url: str, tmp_path: Path) -> 
 
 
 class _Traffic:
-    """Healthy GETs and POSTs, each thread one after the other."""
+    """Healthy GETs and POSTs, and calls when there is a handle; each thread makes one after the other."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, handle: DeploymentHandle | None = None) -> None:
         self.answers: list[tuple[str, int]] = []
         self._url = url
+        self._handle = handle
         self._stop = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[_Traffic]:
-        with ThreadPoolExecutor(4) as threads:
+        with ThreadPoolExecutor(6) as threads:
             work = [threads.submit(self._ask, method) for method in ("GET", "GET", "POST", "POST")]
+            if self._handle is not None:
+                work += [threads.submit(self._call, self._handle) for _ in range(2)]
             try:
                 yield self
             finally:
@@ -294,6 +308,11 @@ class _Traffic:
                 # Requests of one kind, and of many.
                 path = f"/?n={numbers()}" if numbers() % 4 else "/"
                 self.answers.append((method, client.request(method, path).status_code))
+
+    def _call(self, handle: DeploymentHandle) -> None:
+        while not self._stop.is_set():
+            handle.pid.remote().result(timeout_s=30)
+            self.answers.append(("call", 200))
 
     def failures(self) -> Counter[tuple[str, int]]:
         return Counter(answer for answer in self.answers if answer[1] != 200)
@@ -319,10 +338,10 @@ def test_healthy_requests_survive_a_stream_of_poison(url: str, tmp_path: Path) -
     assert failures.total() <= 2 * 8
 
 
-def test_random_kills_lose_no_get_and_open_no_circuit(url: str, tmp_path: Path) -> None:
+def test_random_kills_lose_no_get_and_no_retryable_call_and_open_no_circuit(url: str, tmp_path: Path) -> None:
     handle = _run(tmp_path, 4)
 
-    with _Traffic(url).running() as traffic:
+    with _Traffic(url, handle.options(retryable=True)).running() as traffic:
         for _ in range(6):
             os.kill(handle.pid.remote().result(timeout_s=20), signal.SIGKILL)
             seen = len(traffic.answers)
