@@ -88,6 +88,8 @@ def _fold_application(
         state.unserved.discard(name)
         application.failure = application.failed_deployment = ""
         application.served = False
+        # A table that is applied late must not make it served again.
+        application.routed_version = 0
         return {name}
     application = state.applications.setdefault(name, Application(name))
     application.deleting = False

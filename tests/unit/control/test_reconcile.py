@@ -286,6 +286,16 @@ def test_deleted_application_loses_its_route_at_once_and_is_forgotten_when_empty
     assert {} == world.state.applications
 
 
+def test_a_table_that_is_applied_after_the_deletion_changes_nothing(world: World) -> None:
+    (old,) = up(world)
+    world.delete()
+
+    world.served()
+
+    assert not world.app().served
+    assert [old] == world.draining()
+
+
 def test_deploy_while_deleting_goes_on_counting(world: World) -> None:
     (old,) = up(world)
     world.delete()
