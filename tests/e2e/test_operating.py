@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,34 @@ def test_watching_the_status_shows_changes_and_ends_with_ctrl_c(shop: Path, comm
     code, _ = watching.stop()
     assert 130 == code
     assert "Traceback" not in watching.output
+
+
+def test_doctor_finds_what_is_wrong_and_exits_with_1(shop: Path) -> None:
+    port = url(shop).rpartition(":")[2]
+    fine = asked("doctor", "--port", "0", cwd=shop)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = run("doctor", "--port", str(other.getsockname()[1]), cwd=shop)
+    ours = run("doctor", "--port", port, cwd=shop, env={"TRYGON_HMOE": "x"})
+    malformed = run("doctor", cwd=shop, env={"TRYGON_NUM_INGRESS": "many"})
+
+    assert fine["is_broken"] is False
+    assert {"Python", "open files", "port", "instances"} < {found["check"] for found in fine["findings"]}
+    assert (1, True) == (taken.returncode, "end the program that has it" in taken.stdout)
+    assert (0, True, True) == (
+        ours.returncode,
+        "is served by instance 'shop'" in ours.stdout,
+        "TRYGON_HMOE" in ours.stdout,
+    )
+    assert (1, True) == (malformed.returncode, "TRYGON_NUM_INGRESS is 'many'" in malformed.stdout)
+
+
+def test_names_of_applications_and_instances_are_completed(shop: Path) -> None:
+    def complete(words: str) -> str:
+        env = {"_TRYGON_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return run(cwd=shop, env=env).stdout
+
+    assert "plain,default" == complete("trygon undo def").strip()
+    assert "plain,shop" == complete("trygon status --instance s").strip()
+    assert "" == complete("trygon undo nobody").strip()
+    for shell in ("bash", "zsh", "fish"):
+        assert "_TRYGON_COMPLETE" in run("completion", shell, cwd=shop).stdout

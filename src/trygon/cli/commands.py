@@ -24,6 +24,8 @@ _COMMANDS = {
     "undo": "trygon.cli.history:undo",
     "delete": "trygon.cli.ending:delete",
     "shutdown": "trygon.cli.ending:shutdown",
+    "doctor": "trygon.cli.doctor:doctor",
+    "completion": "trygon.cli.completion:completion",
 }
 #: What a shell says of a program whose reader went away.
 _PIPE_CLOSED = 141
@@ -57,8 +59,7 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog='Completion of commands and options in bash: eval "$(_TRYGON_COMPLETE=bash_source trygon)" '
-    "(zsh_source and fish_source for the other shells).",
+    epilog='Completion in bash: eval "$(trygon completion bash)"; zsh and fish work too.',
 )
 @click.version_option(
     trygon.__version__, "-V", "--version", prog_name="trygon", message="%(prog)s %(version)s"

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from trygon.cli.completion import complete_application
 from trygon.cli.joining import application_named, connected, instance_option, the_instance
 from trygon.config import read_settings
 from trygon.errors import InstanceError
@@ -14,7 +15,7 @@ __all__ = ["delete", "shutdown"]
 
 
 @click.command(short_help="Delete an application.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_application)
 @instance_option
 @click.option("--no-wait", is_flag=True, help="Return before its replicas have finished.")
 def delete(name: str, instance: str | None, *, no_wait: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
+from trygon.cli.completion import complete_application
 from trygon.cli.joining import connected, instance_option, the_instance
 from trygon.config import read_settings
 from trygon.spec.explanation import DeploymentExplanation, Explanation, ReplicaExplanation
@@ -13,7 +14,7 @@ __all__ = ["explain"]
 
 
 @click.command(short_help="Say why something is as it is.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_application)
 @instance_option
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 @click.option(

@@ -7,6 +7,7 @@ import datetime
 import click
 import msgspec
 
+from trygon.cli.completion import complete_application
 from trygon.cli.joining import application_named, connected, instance_option, the_instance
 from trygon.config import read_settings
 from trygon.spec.history import RevisionRecord
@@ -15,7 +16,7 @@ __all__ = ["history", "undo"]
 
 
 @click.command(short_help="Show the revisions of an application.")
-@click.argument("application")
+@click.argument("application", shell_complete=complete_application)
 @instance_option
 @click.option("--json", "as_json", is_flag=True, help="The same as one JSON object.")
 def history(application: str, instance: str | None, *, as_json: bool) -> None:
@@ -51,7 +52,7 @@ def _row(record: RevisionRecord) -> tuple[str, ...]:
 
 
 @click.command(short_help="Go back to an earlier revision.")
-@click.argument("application")
+@click.argument("application", shell_complete=complete_application)
 @instance_option
 @click.option(
     "--to", type=click.IntRange(1), metavar="NUMBER", help="Which. [default: the last complete one before]"

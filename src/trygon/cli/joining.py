@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trygon.client.instances import choose
-from trygon.config import Settings
+from trygon.client.instances import choose, list_running
+from trygon.config import Settings, read_settings
 from trygon.errors import InstanceError, ServeError
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.validation import near_names
@@ -19,9 +19,20 @@ if TYPE_CHECKING:
 
 __all__ = ["application_named", "connected", "instance_option", "the_instance"]
 
+
+def _complete_instance(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Return the running instances whose names begin so."""
+    try:
+        return [r.name for r in list_running(read_settings().runtime_dir) if r.name.startswith(incomplete)]
+    except InstanceError:
+        # Nobody reads an error while typing.
+        return []
+
+
 instance_option = click.option(
     "--instance",
     metavar="NAME",
+    shell_complete=_complete_instance,
     help="Which instance. [default: TRYGON_INSTANCE, or the only one that runs]",
 )
 

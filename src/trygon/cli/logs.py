@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from trygon.cli.completion import complete_application
 from trygon.cli.joining import connected, instance_option, the_instance
 from trygon.cli.log_errors import Failures
 from trygon.cli.log_filter import LogFilter, Selection, parse_since
@@ -32,7 +33,9 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @click.command(short_help="Show log lines.")
-@click.argument("target", required=False, metavar="[APPLICATION[/DEPLOYMENT]]")
+@click.argument(
+    "target", required=False, metavar="[APPLICATION[/DEPLOYMENT]]", shell_complete=complete_application
+)
 @instance_option
 @click.option(
     "-f", "--follow", is_flag=True, help="Go on with new lines, until Ctrl-C or the instance's shutdown."

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from trygon.cli.completion import complete_application
 from trygon.cli.joining import application_named, connected, instance_option, the_instance
 from trygon.cli.report import base_url
 from trygon.client.instances import list_running
@@ -38,7 +39,7 @@ _Found = list[tuple[InstanceRecord, InstanceStatus]]
 
 
 @click.command(short_help="Show what runs.")
-@click.argument("application", required=False)
+@click.argument("application", required=False, shell_complete=complete_application)
 @instance_option
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, as one JSON object.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")

@@ -238,9 +238,13 @@ class Instance:
         if wait:
             self._ask(WaitDeleted(name=name), timeout_s=timeout_s)
 
-    def status(self) -> InstanceStatus:
-        """Return everything that runs."""
-        answer = self._ask(GetStatus(), timeout_s=_ANSWER_S)
+    def status(self, *, timeout_s: float = _ANSWER_S) -> InstanceStatus:
+        """Return everything that runs.
+
+        Raises:
+            TimeoutError: The controller did not answer in time.
+        """
+        answer = self._ask(GetStatus(), timeout_s=timeout_s)
         return msgspec.convert(answer, InstanceStatus)
 
     def shutdown(self, *, grace_s: float | None = None, timeout_s: float = 30.0) -> None:

@@ -31,11 +31,9 @@ class History:
         """Drop what is known of an application that is gone."""
         self._past.pop(name, None)
 
-    def add(self, name: str, revision: Revision) -> dict[str, bytes]:
-        """Keep a revision that is now wanted; return the definitions that it names by digest."""
-        kept, blobs = self.detached(name, revision)
-        self._past[name] = (*self._past.get(name, ()), PastRevision(revision=kept))
-        return blobs
+    def add(self, name: str, revision: Revision) -> None:
+        """Keep a revision that is now wanted, as `detached` returned it."""
+        self._past[name] = (*self._past.get(name, ()), PastRevision(revision=revision))
 
     def remove(self, name: str, number: int) -> None:
         """Take back what `add` kept: it was not saved."""

@@ -106,7 +106,10 @@ class Keeper:
             new = deployed or {}
             blobs = dict(blobs or {})
             for name, revision in new.items():
-                blobs |= self.history.add(name, revision)
+                # On a thread: a model inside of a definition takes long to digest.
+                short, large = await asyncio.to_thread(self.history.detached, name, revision)
+                self.history.add(name, short)
+                blobs |= large
             try:
                 wanted = self._wanted(new, deleted, blobs)
                 await asyncio.to_thread(self._store.save, wanted, blobs)
