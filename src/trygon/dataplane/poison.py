@@ -76,7 +76,7 @@ class _Suspect:
 class PoisonLedger:
     """Deaths by kind of request, for one revision of a deployment."""
 
-    __slots__ = ("_known", "_suspects", "_unexplained")
+    __slots__ = ("_known", "_proven", "_suspects", "_unexplained")
 
     def __init__(self) -> None:
         #: Oldest death first; never more than MAX_KINDS.
@@ -85,6 +85,8 @@ class PoisonLedger:
         self._unexplained: OrderedDict[str, tuple[set[bytes], float]] = OrderedDict()
         #: Replicas whose cause is known: whether it counts, and which kinds it was counted for.
         self._known: OrderedDict[str, tuple[bool, set[bytes]]] = OrderedDict()
+        #: Kinds that were seen to complete, the last one last; never more than MAX_KINDS.
+        self._proven: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def is_empty(self) -> bool:
@@ -92,6 +94,21 @@ class PoisonLedger:
         return not self._suspects and not self._unexplained
 
     # ---- what happened
+
+    def blame(self, trials: set[bytes], waiting: set[bytes], begun: set[bytes]) -> set[bytes]:
+        """Return which of the kinds that a replica had may have ended it.
+
+        The likeliest alone, or what everybody asks would soon be refused: first those that were under suspicion,
+        then those without an answer, in both cases before any that was seen to complete; last those whose answer
+        had begun, or every long stream of events would be a suspect of each death.
+
+        Args:
+            trials: Kinds that were tried there.
+            waiting: Kinds of other requests without an answer.
+            begun: Kinds of requests whose answer had begun.
+        """
+        proven = self._proven.keys()
+        return trials - proven or waiting - proven or trials or waiting or begun
 
     def lose(self, replica_id: str, kinds: Collection[bytes], now: float) -> None:
         """Take the kinds of the requests that were in work on a replica that is gone; repeated, they add up."""
@@ -129,6 +146,9 @@ class PoisonLedger:
     def complete(self, kind: bytes) -> None:
         """Clear a kind: a request of it was answered, and the replica lives."""
         self._suspects.pop(kind, None)
+        self._proven[kind] = None
+        self._proven.move_to_end(kind)
+        _shorten(self._proven, MAX_KINDS)
         for replica_id, (kinds, _) in list(self._unexplained.items()):
             kinds.discard(kind)
             if not kinds:
@@ -192,6 +212,7 @@ class PoisonLedger:
     def validate(self) -> None:
         """Assert what must always hold; tests call it after every step."""
         assert len(self._suspects) <= MAX_KINDS, "kinds are bounded"
+        assert len(self._proven) <= MAX_KINDS, "proven kinds are bounded"
         assert len(self._unexplained) <= _MAX_REPLICAS, "deaths without a cause are bounded"
         assert len(self._known) <= _MAX_REPLICAS, "known causes are bounded"
         assert not self._known.keys() & self._unexplained.keys(), "a death is explained or not"

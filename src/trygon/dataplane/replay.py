@@ -240,9 +240,7 @@ class ReplayDesk:
                 kept.append(tracked or _Tracked(self, inner, evidence.kind))
             else:
                 failed.append(inner)
-        # One that was under suspicion already is the likeliest; an answer that has begun is the least likely, and
-        # long streams of events would otherwise be suspects of every death.
-        return kept, failed, trials or waiting or begun
+        return kept, failed, self._ledger.blame(trials, waiting, begun)
 
     def _keep(self, kept: list[_Tracked], replica_id: str, failed: list[Call], now: float) -> None:
         for tracked in kept:

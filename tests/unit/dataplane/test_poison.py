@@ -110,6 +110,34 @@ def test_the_first_word_about_a_cause_is_the_last() -> None:
     assert Verdict.PASS is ledger.judge(A, 1.0)
 
 
+def test_the_likeliest_are_blamed_alone() -> None:
+    ledger = PoisonLedger()
+    c = b"c"
+
+    assert {A} == ledger.blame({A}, {B}, {c})
+    assert {B} == ledger.blame(set(), {B}, {c})
+    assert {c} == ledger.blame(set(), set(), {c})
+    ledger.complete(A)
+    assert {B} == ledger.blame({A}, {B}, {c})
+    assert {B} == ledger.blame(set(), {A, B}, {c})
+    assert {A} == ledger.blame({A}, set(), {c})
+    assert {A} == ledger.blame(set(), {A}, {c})
+
+
+@given(*[st.sets(st.sampled_from([A, B, b"c"]))] * 3, st.sets(st.sampled_from([A, B, b"c"])))
+def test_somebody_is_blamed_if_anybody_was_there(
+    trials: set[bytes], waiting: set[bytes], begun: set[bytes], proven: set[bytes]
+) -> None:
+    ledger = PoisonLedger()
+    for kind in proven:
+        ledger.complete(kind)
+
+    blamed = ledger.blame(trials, waiting, begun)
+
+    assert blamed <= trials | waiting | begun
+    assert bool(blamed) == bool(trials | waiting | begun)
+
+
 def test_an_untold_cause_is_waited_for_and_a_late_one_still_counts() -> None:
     ledger = PoisonLedger()
     ledger.lose("r1", [A], 1.0)

@@ -388,6 +388,25 @@ def test_a_killer_takes_nobody_with_it_that_was_lost_before() -> None:
     assert [["answer"]] * 3 == [one.heard for one in healthy]
 
 
+def test_a_common_kind_is_not_blamed_for_the_poison_beside_it() -> None:
+    world = World(replicas=1)
+    common = world.send(b"common")
+    world.list("r0", "r1", "r2", "r3", "r4", "r5")
+    world.kill(common.at)
+    common.at.answer(common)
+
+    for number in range(3):
+        poison, beside = (
+            world.send(bytes([number]), is_retryable=False),
+            Request(b"common", is_retryable=False),
+        )
+        world.pool.submit_to(cast("ReplicaLink", poison.at), beside)
+        world.kill(poison.at)
+        assert 1 == len(beside.heard)
+
+    assert 1 == len(world.send(b"common").sent)
+
+
 def test_newcomers_keep_away_from_trials_while_others_have_room() -> None:
     world = World(replicas=3)
     suspect = world.send(b"a")
