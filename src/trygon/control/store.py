@@ -25,8 +25,9 @@ __all__ = ["FileStore", "PastRevision", "Store", "WantedApplication", "WantedSta
 
 logger = logging.getLogger("trygon.control")
 
-_MAGIC = b"trygon-state-1\n"
-_ANY_MAGIC = re.compile(rb"trygon-state-(\d+)\n")
+_VERSION = 1
+_MAGIC = b"trygon-state-%d\n" % _VERSION
+_ANY_MAGIC = re.compile(rb"trygon-state-(\d{1,6})\n")
 _NO_BLOBS: Mapping[str, bytes] = MappingProxyType({})
 _DIGEST_BYTES = 32
 
@@ -124,11 +125,11 @@ class FileStore:
                 ) from None
             return WantedState()
         version = _ANY_MAGIC.match(data)
-        if version is not None and version[0] != _MAGIC:
+        if version is not None and int(version[1]) > _VERSION:
             # Nothing is wrong with it, so it stays where it is.
             raise InstanceError(
                 f"the state file {str(self._path)!r} is of version {version[1].decode()}, this program reads "
-                "version 1; use the Trygon that wrote it, or move the file away to start empty"
+                f"version {_VERSION}; use the Trygon that wrote it, or move the file away to start empty"
             )
         head = len(_MAGIC) + _DIGEST_BYTES
         body = data[head:]

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ __all__ = ["MachineFacts", "look_at_machine"]
 
 #: The longest name of an instance, and of a socket in its directory.
 _LONGEST_SOCKET = "/" + "n" * 24 + "/controller.sock"
+#: What the processes of an instance need to end after its supervisor.
+_END_S = 1.0
 _MEMBERS = ("trygon-replica", "trygon-ingress", "trygon-control")
 
 
@@ -85,7 +88,7 @@ def look_at_machine(port: int) -> MachineFacts:
         gpus=visible_gpus(os.environ, devices),
         gpu_devices=sum(1 for name in devices if name.startswith("nvidia") and name[6:].isdigit()),
         port=port,
-        leftovers=_leftovers(Path("/proc")),
+        leftovers=_lasting_leftovers(),
     )
     try:
         settings = read_settings()
@@ -168,6 +171,16 @@ def _stale(runtime_dir: Path) -> tuple[str, ...]:
     return tuple(path.name for path in folders if not RunDir.is_alive(path))
 
 
+def _lasting_leftovers() -> tuple[int, ...]:
+    """Return the leftovers that do not end by themselves, as those of a supervisor that was just killed do."""
+    proc = Path("/proc")
+    first = _leftovers(proc)
+    if not first:
+        return ()
+    threading.Event().wait(_END_S)
+    return tuple(pid for pid in _leftovers(proc) if pid in first)
+
+
 def _leftovers(proc: Path) -> tuple[int, ...]:
     """Return the user's processes of instances whose supervisor is gone."""
     found = []
@@ -177,7 +190,9 @@ def _leftovers(proc: Path) -> tuple[int, ...]:
             name = (folder / "comm").read_text().strip()
             if not name.startswith(_MEMBERS) or folder.stat().st_uid != os.getuid():
                 continue
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state == "Z":
+                continue
             if not (proc / parent / "comm").read_text().startswith("trygon-"):
                 found.append(int(folder.name))
     return tuple(sorted(found))

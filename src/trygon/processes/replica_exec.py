@@ -10,7 +10,7 @@ import sys
 
 import msgspec
 
-from trygon.engine.child import apply_code
+from trygon.engine.child import apply_code, redirect_output
 from trygon.engine.platform import Platform
 from trygon.processes.image import load_function
 from trygon.spec.launch import ReplicaLaunch
@@ -23,6 +23,8 @@ def main(arguments: list[str]) -> None:
     function, launch_fd, lifeline_fd = arguments[0], int(arguments[1]), int(arguments[2])
     with open(launch_fd, "rb") as file:
         launch = msgspec.msgpack.decode(file.read(), type=ReplicaLaunch)
+    # The descriptors have come through; that their file is to be rotated has not.
+    redirect_output(launch.log_path)
     if lifeline_fd >= 0:
         Platform(portable=True).die_with_parent(os.getppid(), lifeline_fd)
     apply_code(launch, os.environ)
