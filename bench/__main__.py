@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             show(report)
             if folder is not None:
-                print(f"written: {write(report, folder, settings=settings.lines())}")
+                print(f"written: {write(report, folder, settings=report.facts or settings.lines())}")
     except KeyboardInterrupt:
         print("bench: interrupted, ending what was started", file=sys.stderr)
         return 130

@@ -54,6 +54,8 @@ class Report:
     commands: list[str] = field(default_factory=list)
     #: Names of the virtual environments in use, for the versions.
     venvs: list[str] = field(default_factory=list)
+    #: How long and how often, where it is not the rounds of equal length that most scenarios have.
+    facts: list[str] = field(default_factory=list)
     #: Every single measurement, so that the noise can be seen.
     raw: list[str] = field(default_factory=list)
     #: Largest share of the processors that was in use by others before a round.

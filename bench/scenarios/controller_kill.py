@@ -12,7 +12,7 @@ from bench.instance import Instance, kill, running_instance, wait_for
 from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.table import Check, Report
 from bench.traffic import Calls, Seen, Traffic, half_capacity, mixed
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_controller_kill"]
@@ -49,6 +49,7 @@ def run_controller_kill(settings: Settings) -> Report:
     report.commands.append("scripts/bench controller-kill")
     warn_if_busy(report)
     length_s = settings.length_s(full=60, quick=7)
+    report.facts = [f"a kill every {_EVERY_S:g} s for {length_s:g} s, one run", wrk_version()]
     with running_instance() as instance:
         handle = serve.run(Worker.options(num_replicas=_REPLICAS).bind(0))
         rps = half_capacity(instance.port, settings)

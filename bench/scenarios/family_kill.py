@@ -24,7 +24,7 @@ from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.systems import Probe, ask
 from bench.table import Check, Report
 from bench.traffic import Traffic, half_capacity, mixed
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_ingress_kill", "run_supervisor_kill"]
@@ -53,6 +53,8 @@ def run_ingress_kill(settings: Settings) -> Report:
     report = Report("ingress-kill", "kill -9 of the ingress every 3 s under half load", columns)
     report.venvs.append("main")
     report.commands.append("scripts/bench ingress-kill")
+    length_s = settings.length_s(full=30, quick=6)
+    report.facts = [f"a kill every {_EVERY_S:g} s for {length_s:g} s, one run", wrk_version()]
     warn_if_busy(report)
     say("ingress-kill: kill -9 every 3 s")
     with running_instance() as instance:
@@ -62,7 +64,7 @@ def run_ingress_kill(settings: Settings) -> Report:
         killed_at = []
         with Traffic(instance.port, mixed(rps)) as traffic:
             begun = time.monotonic()
-            while (at := time.monotonic()) < begun + settings.length_s(full=30, quick=6):
+            while (at := time.monotonic()) < begun + length_s:
                 killed_at.append(kill(instance.only("ingress")))
                 time.sleep(max(0.0, at + _EVERY_S - time.monotonic()))
         kept = len(replicas & instance.pids("replica"))
@@ -115,6 +117,7 @@ def run_supervisor_kill(settings: Settings) -> Report:
     report.venvs.append("main")
     report.commands.append("scripts/bench supervisor-kill")
     rounds = 2 if settings.is_quick else 10
+    report.facts = [f"{rounds} kills, each of another instance"]
     gone_s, counts = [], []
     for number in range(rounds):
         warn_if_busy(report)

@@ -22,7 +22,7 @@ from bench.systems import Probe, ask
 from bench.table import Check, Report
 from bench.traffic import Traffic, half_capacity, mixed
 from bench.usage import cpu_s
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_machine_faults"]
@@ -42,6 +42,7 @@ def run_machine_faults(settings: Settings) -> Report:
     report = Report("clock", "Clock jumps of a day, no descriptors left, a full disk", _COLUMNS)
     report.venvs.append("main")
     report.commands.append("scripts/bench clock")
+    report.facts = ["one run of each fault", wrk_version()]
     phases: dict[str, Callable[[Settings, Report], None]] = {
         "clock jumps": _clock_phase,
         "no descriptors left": _descriptors_phase,

@@ -11,7 +11,7 @@ from bench.load import Target
 from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.table import Check, Report
 from bench.traffic import Traffic, half_capacity, mixed
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_poison"]
@@ -32,6 +32,7 @@ def run_poison(settings: Settings) -> Report:
     warn_if_busy(report)
     say("poison: os._exit twice a second")
     length_s = settings.length_s(full=60, quick=8)
+    report.facts = [f"{length_s:g} s, one run", wrk_version()]
     with running_instance() as instance:
         serve.run(Worker.options(num_replicas=_REPLICAS).bind(0))
         rps = half_capacity(instance.port, settings)

@@ -17,7 +17,7 @@ from bench.load import Sample
 from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.table import Check, Report
 from bench.traffic import Calls, Seen, Traffic, half_capacity, mixed
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 from trygon.serve.handle import DeploymentHandle
 
@@ -46,6 +46,8 @@ def run_replica_kill(settings: Settings) -> Report:
     )
     report.venvs.append("main")
     report.commands.append("scripts/bench replica-kill")
+    length_s = _kill_length_s(settings)
+    report.facts = [f"a kill every {_EVERY_S:g} s for {length_s:g} s, one run of each phase", wrk_version()]
     for phase in (_kill_phase, _freeze_phase, _block_phase):
         warn_if_busy(report)
         with running_instance() as instance:
@@ -69,7 +71,7 @@ def _kill_phase(instance: Instance, rps: float, settings: Settings, report: Repo
     handle = serve.get_app_handle("default")
     calls = [Calls(_caller(handle)), Calls(_caller(_retryable(handle)))]
     killed_at: list[float] = []
-    length_s = settings.length_s(full=60, quick=7)
+    length_s = _kill_length_s(settings)
     with Traffic(instance.port, mixed(rps, with_posts=True)) as traffic, calls[0], calls[1]:
         begun = time.monotonic()
         while (at := time.monotonic()) < begun + length_s:
@@ -115,6 +117,10 @@ def _kill_phase(instance: Instance, rps: float, settings: Settings, report: Repo
         ),
         Check("killed: capacity back after", max(back_s), 1.0, "s", is_floor=False),
     ]
+
+
+def _kill_length_s(settings: Settings) -> float:
+    return settings.length_s(full=60, quick=7)
 
 
 def _retryable(handle: DeploymentHandle) -> DeploymentHandle:

@@ -14,7 +14,7 @@ from bench.instance import running_instance
 from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.table import Check, Report
 from bench.traffic import Seen, Traffic, closed_loop, half_capacity, mixed
-from bench.wrk import WrkResult, require_wrk
+from bench.wrk import WrkResult, require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_rolling"]
@@ -67,6 +67,7 @@ def run_rolling(settings: Settings) -> Report:
     report = Report("rolling", "Rolling updates under load, 1 ms of work and 5 ms of waiting each", _COLUMNS)
     report.venvs.append("main")
     report.commands.append("scripts/bench rolling")
+    report.facts = [f"{_num_updates(settings)} updates in a row for each application, one run", wrk_version()]
     runs = []
     for name, make in _APPLICATIONS.items():
         warn_if_busy(report)
@@ -99,7 +100,7 @@ def _measure(make: Callable[[int], Any], settings: Settings) -> _Run:
         rps = half_capacity(instance.port, settings)
         with Traffic(instance.port, mixed(rps)) as traffic:
             took_s = []
-            for _ in range(3 if settings.is_quick else 20):
+            for _ in range(_num_updates(settings)):
                 took_s.append(_update(make, labels))
                 # The old replicas leave, so that each update begins with the same processes.
                 time.sleep(_PAUSE_S)
@@ -112,6 +113,10 @@ def _measure(make: Callable[[int], Any], settings: Settings) -> _Run:
         )
     mixed_versions = sum('"same":false' in sample.body for sample in traffic.seen.samples)
     return _Run(took_s, traffic.seen, closed, len(updates), mixed_versions)
+
+
+def _num_updates(settings: Settings) -> int:
+    return 3 if settings.is_quick else 20
 
 
 def _update(make: Callable[[int], Any], labels: Iterator[int]) -> float:

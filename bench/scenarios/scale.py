@@ -10,7 +10,7 @@ from bench.instance import Instance, running_instance, wait_for
 from bench.scenarios.base import Settings, say, warn_if_busy
 from bench.table import Check, Report
 from bench.traffic import Seen, Traffic, half_capacity, mixed
-from bench.wrk import require_wrk
+from bench.wrk import require_wrk, wrk_version
 from trygon import serve
 
 __all__ = ["run_scale"]
@@ -25,6 +25,8 @@ def run_scale(settings: Settings) -> Report:
     report = Report("scale", f"1 to {many} to 1 replicas by redeploying", _COLUMNS)
     report.venvs.append("main")
     report.commands.append("scripts/bench scale")
+    rounds = 1 if settings.is_quick else 5
+    report.facts = [f"{rounds} times up and down, one run", wrk_version()]
     warn_if_busy(report)
     say("scale: one replica on an idle machine")
     one_s = _one_replica(3 if settings.is_quick else 10)
@@ -36,7 +38,7 @@ def run_scale(settings: Settings) -> Report:
         serve.run(Worker.options(num_replicas=1).bind(0))
         rps = half_capacity(instance.port, settings)
         with Traffic(instance.port, mixed(rps)) as traffic:
-            for _ in range(1 if settings.is_quick else 5):
+            for _ in range(rounds):
                 up_s.append(_scale(instance, many))
                 down_s.append(_scale(instance, 1))
             time.sleep(2.0)

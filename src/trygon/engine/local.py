@@ -68,11 +68,14 @@ class LocalEngine(asyncio.Protocol):
         self._pids: dict[str, int] = {}
         #: True once `close` was called: the end of the link is then no news.
         self._closed = False
+        #: Events that arrive before the caller of `connect` knows the replicas that they are about.
+        self._held: list[EngineEvent] | None = None
 
     async def connect(self, on_event: Callable[[EngineEvent], None]) -> list[RunningReplica]:
         self._loop = asyncio.get_running_loop()
         self._on_event = on_event
         self._listed = self._loop.create_future()
+        self._held = []
         self._link.setblocking(False)
         await self._loop.create_unix_connection(lambda: self, sock=self._link)
         self._send(ListReplicas())
@@ -81,6 +84,9 @@ class LocalEngine(asyncio.Protocol):
             launch = replica.launch
             self._pids[launch.replica_id] = replica.pid
             self._ledger.adopt(launch.replica_id, launch.options.resources, launch.gpu_ids)
+        # In a later turn, when the caller has taken the list: the end of a replica that was not
+        # adopted yet would be nobody's, and the dead replica counted as running for ever.
+        self._loop.call_soon(self._release_held)
         return running
 
     def start(self, launch: ReplicaLaunch) -> None:
@@ -138,7 +144,15 @@ class LocalEngine(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(pack(message))
 
+    def _release_held(self) -> None:
+        held, self._held = self._held or [], None
+        for event in held:
+            self._emit(event)
+
     def _emit(self, event: EngineEvent) -> None:
+        if self._held is not None:
+            self._held.append(event)
+            return
         if isinstance(event, ReplicaStarted):
             self._pids[event.replica_id] = event.pid
         elif isinstance(event, ReplicaExited):
