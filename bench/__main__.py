@@ -27,6 +27,7 @@ SCENARIOS = {
     "stream": ("streams", "run_stream", "10,000-chunk stream, and a reader that stops reading"),
     "blocking": ("blocking", "run_blocking", "what a blocking handler does to everybody else"),
     "kill": ("kill", "run_kill", "kill -9 of a replica and of the ingress under load"),
+    "control": ("control", "run_control", "the controller's decisions for 10,000 replicas, in virtual time"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 

@@ -21,9 +21,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
-
-import msgspec
 
 from trygon.control.actions import (
     Action,
@@ -75,7 +74,8 @@ REFUSED = "refused"
 _NEWS_S = 0.001
 
 
-class Habits(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Habits:
     """How the simulated replicas behave; each range is (shortest, longest)."""
 
     start_s: tuple[float, float] = (0.05, 2.0)
@@ -84,10 +84,11 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     #: Mean time until a ready replica crashes; None never crashes one.
     mean_life_s: float | None = None
     #: What can be held exclusively, by name; what is not here is endless.
-    capacity: dict[str, float] = {}
+    capacity: dict[str, float] = field(default_factory=dict)
 
 
-class _Process(msgspec.Struct):
+@dataclass
+class _Process:
     launch: ReplicaLaunch
     pid: int
     is_ready: bool = False
@@ -95,7 +96,8 @@ class _Process(msgspec.Struct):
     mark: ReplicaPhase = ReplicaPhase.STARTING
 
 
-class _Saved(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
     """One application as it survives a restart of the controller."""
 
     target: Revision | None
@@ -114,7 +116,7 @@ class Simulator:
         habits: How replicas behave.
     """
 
-    def __init__(self, seed: int = 0, habits: Habits = Habits()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, seed: int = 0, habits: Habits = Habits()) -> None:
         #: Virtual monotonic time.
         self.now = 1000.0
         self.habits = habits

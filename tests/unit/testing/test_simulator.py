@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 from typing import Any
 
@@ -142,7 +143,7 @@ class AnyLife(RuleBasedStateMachine):
         if not hasattr(self, "simulator"):
             return
         simulator = self.simulator
-        simulator.habits = msgspec.structs.replace(simulator.habits, mean_life_s=None)
+        simulator.habits = dataclasses.replace(simulator.habits, mean_life_s=None)
         for name in NAMES:
             application = simulator.state.applications.get(name)
             if application is not None and not application.deleting:
