@@ -155,7 +155,7 @@ class AnyLife(RuleBasedStateMachine):
 
 
 TestAnyLife = AnyLife.TestCase
-TestAnyLife.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestAnyLife.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 
 
 # ---- one life at a time
