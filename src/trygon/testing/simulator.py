@@ -417,7 +417,12 @@ class Simulator:
         self._tell(ReplicaReported(replica_id))
         if self.habits.mean_life_s is not None:
             life_s = self._random.expovariate(1.0 / self.habits.mean_life_s)
-            self._later(life_s, lambda: self._end(replica_id, "killed by SIGSEGV"))
+            self._later(life_s, lambda: self._crash_by_chance(replica_id))
+
+    def _crash_by_chance(self, replica_id: str) -> None:
+        # Habits may have changed: then those that run live on, too.
+        if self.habits.mean_life_s is not None:
+            self._end(replica_id, "killed by SIGSEGV")
 
     def _reconfigure(self, application: Application, action: ReconfigureReplica) -> None:
         serving = application.serving
