@@ -160,17 +160,23 @@ class Instance:
             raise InstanceError(f"the connection to instance {self.record.name!r} was closed; connect again")
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
-    def deploy(self, applications: tuple[ApplicationSpec, ...], *, origin: str = "") -> dict[str, int]:
+    def deploy(
+        self, applications: tuple[ApplicationSpec, ...], *, origin: str = "", declarative: bool = False
+    ) -> dict[str, int]:
         """Deploy applications together; return the revision of each, which is then being started.
 
         Args:
             applications: What to deploy.
             origin: Who asks, for the history.
+            declarative: Keep the replicas of deployments whose code, arguments, resources and environment are
+                what they were, as for configuration files; otherwise all get new replicas.
 
         Raises:
             DeployError: They cannot be deployed; nothing was changed.
         """
-        answer = self._ask(DeployApplications(applications=applications, origin=origin))
+        answer = self._ask(
+            DeployApplications(applications=applications, origin=origin, declarative=declarative)
+        )
         return msgspec.convert(answer, dict[str, int])
 
     def undo(self, name: str, *, to: int | None = None) -> dict[str, int]:

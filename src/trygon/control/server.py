@@ -119,8 +119,10 @@ class ControlServer:
     def __init__(self) -> None:
         #: Every open connection, before its Hello too.
         self.peers: set[Peer] = set()
-        #: Those that said who they are, by role and id; the newest connection of each.
-        self._known: dict[str, dict[str, Peer]] = {}
+        #: Those that said who they are, by role, in the order they came.
+        self._by_role: dict[str, dict[Peer, None]] = {}
+        #: The newest connection of each replica, by id.
+        self._replicas: dict[str, Peer] = {}
         self.table = RoutingTable()
         self.packed_table = pack(TableChanged(table=self.table))
         self.on_hello: Callable[[Peer], None] = _ignore
@@ -151,24 +153,25 @@ class ControlServer:
 
     def of_role(self, role: str) -> Iterator[Peer]:
         """Yield the peers of a role."""
-        yield from self._known.get(role, {}).values()
+        yield from tuple(self._by_role.get(role, ()))
 
     def replica(self, replica_id: str) -> Peer | None:
         """Return a replica's connection, or None when it has none at the moment."""
-        return self._known.get("replica", {}).get(replica_id)
+        return self._replicas.get(replica_id)
 
     def introduce(self, peer: Peer, hello: Hello) -> None:
-        """File a peer under who it says it is; clients have no names and are not filed."""
-        if hello.role != "client":
-            self._known.setdefault(hello.role, {})[hello.peer_id] = peer
+        """File a peer under who it says it is."""
+        self._by_role.setdefault(hello.role, {})[peer] = None
+        if hello.role == "replica":
+            self._replicas[hello.peer_id] = peer
 
     def forget(self, peer: Peer) -> None:
         """Drop a peer whose connection ended."""
         self.peers.discard(peer)
         if peer.hello is not None:
-            known = self._known.get(peer.hello.role, {})
-            if known.get(peer.hello.peer_id) is peer:
-                del known[peer.hello.peer_id]
+            self._by_role.get(peer.hello.role, {}).pop(peer, None)
+            if self._replicas.get(peer.hello.peer_id) is peer:
+                del self._replicas[peer.hello.peer_id]
 
 
 def _ignore(*_: Any) -> None:

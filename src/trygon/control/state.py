@@ -40,6 +40,9 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     configs: dict[str, int] = {}
     #: By deployment whose number of replicas this revision changed in place: the number before.
     resized_from: dict[str, int] = {}
+    #: The deployments whose code comes in batches. Decided when it is first asked for: replicas that were
+    #: started to take requests only when all are ready do not begin to in the middle, nor the other way round.
+    batched: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, DeploymentSpec]:

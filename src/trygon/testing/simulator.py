@@ -21,9 +21,8 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
-
-import msgspec
 
 from trygon.control.actions import (
     Action,
@@ -77,7 +76,8 @@ REFUSED = "refused"
 _NEWS_S = 0.001
 
 
-class Habits(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Habits:
     """How the simulated replicas behave; each range is (shortest, longest)."""
 
     start_s: tuple[float, float] = (0.05, 2.0)
@@ -86,10 +86,11 @@ class Habits(msgspec.Struct, frozen=True, kw_only=True):
     #: Mean time until a ready replica crashes; None never crashes one.
     mean_life_s: float | None = None
     #: What can be held exclusively, by name; what is not here is endless.
-    capacity: dict[str, float] = {}
+    capacity: dict[str, float] = field(default_factory=dict)
 
 
-class _Process(msgspec.Struct):
+@dataclass
+class _Process:
     launch: ReplicaLaunch
     pid: int
     is_ready: bool = False
@@ -97,7 +98,8 @@ class _Process(msgspec.Struct):
     mark: ReplicaPhase = ReplicaPhase.STARTING
 
 
-class _Saved(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
     """One application as it survives a restart of the controller."""
 
     target: Revision | None
@@ -116,7 +118,7 @@ class Simulator:
         habits: How replicas behave.
     """
 
-    def __init__(self, seed: int = 0, habits: Habits = Habits()) -> None:  # noqa: B008 - it is frozen
+    def __init__(self, seed: int = 0, habits: Habits = Habits()) -> None:
         #: Virtual monotonic time.
         self.now = 1000.0
         self.habits = habits
@@ -420,7 +422,12 @@ class Simulator:
         self._tell(ReplicaReported(replica_id))
         if self.habits.mean_life_s is not None:
             life_s = self._random.expovariate(1.0 / self.habits.mean_life_s)
-            self._later(life_s, lambda: self._end(replica_id, "killed by SIGSEGV"))
+            self._later(life_s, lambda: self._crash_by_chance(replica_id))
+
+    def _crash_by_chance(self, replica_id: str) -> None:
+        # Habits may have changed: then those that run live on, too.
+        if self.habits.mean_life_s is not None:
+            self._end(replica_id, "killed by SIGSEGV")
 
     def _reconfigure(self, application: Application, action: ReconfigureReplica) -> None:
         serving = application.serving

@@ -53,3 +53,29 @@ class NotConfigurable:
 class FailsToReconfigure:
     def reconfigure(self, config: Any) -> None:
         raise ValueError(f"cannot take {config}")
+
+
+@serve.deployment(name="Adjustable", max_ongoing_requests=4)
+class Adjustable:
+    """Says what it is, and what it was told since it started."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.config: Any = None
+        self.times = 0
+
+    def reconfigure(self, config: Any) -> None:
+        if config == "impossible":
+            raise ValueError("no such threshold")
+        self.config = config
+        self.times += 1
+
+    def __call__(self, request: Any = None) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "config": self.config,
+            "times": self.times,
+            "world_size": serve.get_replica_context().world_size,
+            "rank": serve.get_replica_context().rank.rank,
+            "pid": os.getpid(),
+        }

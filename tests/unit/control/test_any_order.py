@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.control.world import World, application, deployment
-from trygon.control.events import ReplicaReported, ReplicaUnplaced
+from trygon.control.events import ReplicaReconfigured, ReplicaReported, ReplicaUnplaced
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.spec.application import ResourceRequest
 from trygon.spec.status import ApplicationStatus
@@ -27,13 +27,29 @@ class AnyOrder(RuleBasedStateMachine):
         found = [r for name in NAMES for phase in phases for r in self.world.ids(phase, app=name)]
         return data.draw(st.sampled_from(sorted(found))) if found else None
 
-    @rule(name=st.sampled_from(NAMES), count=st.integers(1, 3), exclusive=st.booleans())
-    def deploy(self, name: str, count: int, exclusive: bool) -> None:
+    @rule(
+        name=st.sampled_from(NAMES),
+        count=st.integers(1, 3),
+        exclusive=st.booleans(),
+        surge=st.sampled_from([None, 0, 50]),
+        config=st.integers(0, 2),
+        declarative=st.booleans(),
+    )
+    def deploy(  # the dimensions of a deploy call
+        self, name: str, count: int, exclusive: bool, surge: int | None, config: int, declarative: bool
+    ) -> None:
         graph = (
-            deployment("Top", children=("Leaf",), num_replicas=count),
+            deployment(
+                "Top",
+                children=("Leaf",),
+                num_replicas=count,
+                max_surge_percent=surge,
+                user_config=config,
+            ),
             deployment("Leaf", resources=PRESS if exclusive else ResourceRequest()),
         )
-        self.world.deploy(application(*graph, name=name, route_prefix=f"/{name}"))
+        spec = application(*graph, name=name, route_prefix=f"/{name}")
+        self.world.deploy(spec, declarative=declarative)
 
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
@@ -44,6 +60,16 @@ class AnyOrder(RuleBasedStateMachine):
         replica = self.pick(data, *ReplicaPhase)
         if replica:
             self.world.ready(replica)
+
+    @rule(data=st.data(), number=st.integers(1, 9), error=st.sampled_from(["", "boom"]))
+    def be_reconfigured(self, data: st.DataObject, number: int, error: str) -> None:
+        replica = self.pick(data, *ReplicaPhase)
+        if replica:
+            owner = self.world.state.owner(replica)
+            assert owner is not None
+            # An answer may come late, twice, or after an older order than the newest.
+            revision = min(number, owner.replicas[replica].asked)
+            self.world.tell(ReplicaReconfigured(replica, revision, error))
 
     @rule(data=st.data())
     def report_broken(self, data: st.DataObject) -> None:
@@ -93,19 +119,31 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def replicas_belong_to_a_kept_revision_or_leave(self) -> None:
         for found in self.world.state.applications.values():
-            kept = {r.number for r in (found.serving, found.wanted) if r is not None}
+            kept = {
+                (name, revision.generation(name))
+                for revision in (found.serving, found.wanted)
+                if revision is not None
+                for name in revision.by_name
+            }
             for replica in found.replicas.values():
                 if replica.phase is ReplicaPhase.STARTING:
-                    assert replica.launch.revision in kept
+                    assert (replica.launch.deployment, replica.launch.generation) in kept
 
     @invariant()
     def routes_lead_to_serving_revisions(self) -> None:
         if self.world.tables:
             for route in self.world.tables[-1].applications:
                 found = self.world.app(route.app_name)
+<<<<<<< HEAD
                 # A first revision that failed is listed for the sake of its reason; it has no replica.
                 shown = found.serving or (found.target if found.failure else None)
                 assert shown is not None
+=======
+                # A first revision that was given up is routed too: its callers hear why.
+                shown = found.serving or found.target
+                assert shown is not None
+                assert found.serving is not None or found.failure
+>>>>>>> rollout
                 assert shown.number == route.revision
 
     def teardown(self) -> None:
@@ -115,8 +153,12 @@ class AnyOrder(RuleBasedStateMachine):
             for name in NAMES:
                 world.ended(*world.draining(app=name), *world.ids(ReplicaPhase.FAILED, app=name))
                 world.ready(*world.starting(app=name))
+<<<<<<< HEAD
                 for replica in world.running(app=name):
                     world.well(replica)
+=======
+                world.configured(*world.running(app=name))
+>>>>>>> rollout
             world.advance(30.0)
         if world.tables:
             world.served()

@@ -614,3 +614,17 @@ def test_wakes_come_in_order_and_once_only() -> None:
     assert ("a", "b") == wakes.take_due(4.0)
     assert wakes.next() is None
     assert () == wakes.take_due(100.0)
+
+
+def test_update_under_way_keeps_its_way_when_the_surge_changes(world: World) -> None:
+    spec = deployment("Main", num_replicas=3)
+    up(world, spec)
+    world.apply(application(recoded(spec)))
+    world.ready(*world.starting()[:2])
+
+    world.apply(application(changed(recoded(spec), max_surge_percent=100)))
+
+    assert 3 == len(world.app().rotation("Main")), "those that do not take requests replace nobody"
+    world.ready(*world.starting())
+    assert 3 == world.routed()[0]  # type: ignore[index]
+    assert 3 == len(world.running(revision=2))

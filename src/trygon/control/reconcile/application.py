@@ -26,7 +26,7 @@ from trygon.control.actions import (
 from trygon.control.reconcile.deployment import has_failed
 from trygon.control.reconcile.health import plan_health
 from trygon.control.reconcile.replica import ReplicaPhase
-from trygon.control.reconcile.rollout import Move, is_batched, limits_of, plan_move
+from trygon.control.reconcile.rollout import Move, limits_of, plan_move
 from trygon.control.state import Application, Replica, Revision
 from trygon.engine.base import exclusive
 from trygon.spec.application import DeploymentSpec
@@ -124,7 +124,9 @@ def _moves(application: Application) -> list[Move]:
         moves += _moves_of_serving(application, deployment)
     if wanted is not None and wanted is not serving:
         for deployment in wanted.spec.deployments:
-            if _is_new(application, wanted, deployment.name) and not _is_batched(application, deployment):
+            if _is_new(application, wanted, deployment.name) and not _is_batched(
+                application, wanted, deployment.name
+            ):
                 moves.append(Move(wanted, deployment))
     return moves
 
@@ -135,7 +137,7 @@ def _moves_of_serving(application: Application, deployment: DeploymentSpec) -> l
     name = deployment.name
     if wanted is not None and wanted is not serving and _is_new(application, wanted, name):
         successor = wanted.by_name.get(name)
-        if successor is not None and _is_batched(application, successor):
+        if successor is not None and name in wanted.batched:
             generation = wanted.generation(name)
             if application.of(name, generation) or not _waits_for_children(application, wanted, successor):
                 others = _joined(application, name, generation)
@@ -150,13 +152,14 @@ def _moves_of_serving(application: Application, deployment: DeploymentSpec) -> l
     others = _joined(application, name, serving.generation(name))
     failed = target.by_name.get(name) if target is not None and application.failure else None
     # An update in batches that was given up goes back in batches.
-    limits = limits_of(failed.options) if failed is not None and is_batched(failed.options) else None
+    is_batched = target is not None and name in target.batched
+    limits = limits_of(failed.options) if failed is not None and is_batched else None
     return [Move(serving, deployment, others, limits)]
 
 
-def _is_batched(application: Application, successor: DeploymentSpec) -> bool:
+def _is_batched(application: Application, wanted: Revision, deployment: str) -> bool:
     serving = application.serving
-    return serving is not None and successor.name in serving.by_name and is_batched(successor.options)
+    return serving is not None and deployment in serving.by_name and deployment in wanted.batched
 
 
 def _waits_for_children(application: Application, wanted: Revision, deployment: DeploymentSpec) -> bool:

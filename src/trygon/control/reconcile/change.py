@@ -29,6 +29,7 @@ def next_revision(application: Application | None, asked: Revision, *, declarati
     generations: dict[str, int] = {}
     configs: dict[str, int] = {}
     resized_from: dict[str, int] = {}
+    batched = {d.name for d in asked.spec.deployments if d.options.max_surge_percent is not None}
     for deployment in asked.spec.deployments:
         name = deployment.name
         generations[name] = configs[name] = asked.number
@@ -37,12 +38,19 @@ def next_revision(application: Application | None, asked: Revision, *, declarati
             if old is None or not _is_same_code(base.spec, old, asked.spec, deployment):
                 continue
             generations[name] = base.generation(name)
+            (batched.add if name in base.batched else batched.discard)(name)
             if _is_same_config(base.spec, old, asked.spec, deployment):
                 configs[name] = base.config(name)
             if old.options.num_replicas != deployment.options.num_replicas:
                 resized_from[name] = old.options.num_replicas
             break
-    return msgspec.structs.replace(asked, generations=generations, configs=configs, resized_from=resized_from)
+    return msgspec.structs.replace(
+        asked,
+        generations=generations,
+        configs=configs,
+        resized_from=resized_from,
+        batched=tuple(sorted(batched)),
+    )
 
 
 def _bases(application: Application | None) -> list[Revision]:

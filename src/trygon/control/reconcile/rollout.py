@@ -18,7 +18,7 @@ from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, Replica, Revision
 from trygon.spec.application import DeploymentOptions, DeploymentSpec
 
-__all__ = ["Limits", "Move", "is_batched", "limits_of", "plan_move"]
+__all__ = ["Limits", "Move", "limits_of", "plan_move"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -49,16 +49,13 @@ class Move(msgspec.Struct, frozen=True):
     joins: bool = False
 
 
-def is_batched(options: DeploymentOptions) -> bool:
-    """Whether an update replaces a few replicas at a time."""
-    return options.max_surge_percent is not None
-
-
 def limits_of(options: DeploymentOptions) -> Limits:
     """Return the bounds that the options of the new revision set."""
     wanted = options.num_replicas
+    if options.max_surge_percent is None:
+        return Limits(extra=wanted, batch=wanted)
     return Limits(
-        extra=math.ceil(wanted * (options.max_surge_percent or 0) / 100),
+        extra=math.ceil(wanted * options.max_surge_percent / 100),
         batch=max(1, int(options.rolling_update_percentage * wanted)),
     )
 
