@@ -134,16 +134,9 @@ class AnyOrder(RuleBasedStateMachine):
         if self.world.tables:
             for route in self.world.tables[-1].applications:
                 found = self.world.app(route.app_name)
-<<<<<<< HEAD
                 # A first revision that failed is listed for the sake of its reason; it has no replica.
                 shown = found.serving or (found.target if found.failure else None)
                 assert shown is not None
-=======
-                # A first revision that was given up is routed too: its callers hear why.
-                shown = found.serving or found.target
-                assert shown is not None
-                assert found.serving is not None or found.failure
->>>>>>> rollout
                 assert shown.number == route.revision
 
     def teardown(self) -> None:
@@ -153,12 +146,9 @@ class AnyOrder(RuleBasedStateMachine):
             for name in NAMES:
                 world.ended(*world.draining(app=name), *world.ids(ReplicaPhase.FAILED, app=name))
                 world.ready(*world.starting(app=name))
-<<<<<<< HEAD
                 for replica in world.running(app=name):
                     world.well(replica)
-=======
                 world.configured(*world.running(app=name))
->>>>>>> rollout
             world.advance(30.0)
         if world.tables:
             world.served()
