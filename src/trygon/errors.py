@@ -8,6 +8,7 @@ TrygonError
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
 │   └── DeployError                   an application could not be deployed (also a RuntimeError)
+│       └── RevisionConflictError     the application is not at the revision that the caller saw
 ├── ReplicaDiedError                  the replica died while the request was in work
 ├── TaskError                         user code raised; a sub-class of the user's own type is made for each
 └── InstanceError                     no instance, it cannot be started, or it went away (also a RuntimeError)
@@ -25,6 +26,7 @@ __all__ = [
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
+    "RevisionConflictError",
     "SerializationError",
     "ServeError",
     "TaskError",
@@ -119,6 +121,10 @@ class TaskError(TrygonError):
 
 class DeployError(ServeError, RuntimeError):
     """An application could not be deployed; what ran before runs on."""
+
+
+class RevisionConflictError(DeployError):
+    """The application changed since the caller looked at it; nothing was done."""
 
 
 class InstanceError(TrygonError, RuntimeError):

@@ -20,6 +20,7 @@ _COMMANDS = {
     "status": "trygon.cli.status:status",
     "logs": "trygon.cli.logs:logs",
     "delete": "trygon.cli.ending:delete",
+    "token": "trygon.cli.token:token",
     "shutdown": "trygon.cli.ending:shutdown",
 }
 #: What a shell says of a program whose reader went away.

@@ -11,7 +11,7 @@ import msgspec
 
 from trygon.client.instances import find, new_name, place
 from trygon.client.launch import Launched, begin_launch
-from trygon.config import Settings, make_private_dir
+from trygon.config import Settings, admin_options, make_private_dir
 from trygon.errors import InstanceError
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 
@@ -25,6 +25,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None = None
     port: int | None = None
     instance: str | None = None
+    #: Asks for the admin port; None leaves it to the settings.
+    admin_port: int | None = None
     #: The fields of a LoggingConfig that were given.
     logging: dict[str, str | bool] = {}
     reload: bool = False
@@ -84,5 +86,6 @@ def _config(options: RunOptions, settings: Settings, name: str) -> InstanceConfi
         num_ingress=settings.num_ingress,
         http_options=http_options,
         attached=options.blocking,
+        admin=admin_options(settings, attached=options.blocking, port=options.admin_port),
     )
     return place(config, name)

@@ -58,6 +58,11 @@ def _parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[s
     "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one. [default: 8000]"
 )
 @click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the admin API; 0 takes a free one. [default: none, 8265 with --non-blocking, or TRYGON_ADMIN_PORT]",
+)
+@click.option(
     "--route-prefix", default="/", show_default=True, help="Path that the application answers under."
 )
 @click.option("--name", default="default", show_default=True, help="Name of the application.")
@@ -135,6 +140,7 @@ def run(**given: Any) -> int:
         host=given["host"],
         port=given["port"],
         instance=given["instance"],
+        admin_port=given["admin_port"],
         logging=logging,
         reload=given["reload"],
         blocking=given["blocking"],

@@ -22,6 +22,7 @@ from trygon.spec.control import (
     DeployApplications,
     DrainReplica,
     FromPeer,
+    GetDetails,
     GetStatus,
     Hello,
     InstanceInfo,
@@ -44,6 +45,7 @@ Request = (
     | DeleteApplication
     | WaitDeleted
     | GetStatus
+    | GetDetails
     | InstanceInfo
     | Shutdown
 )

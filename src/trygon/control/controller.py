@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from typing import Any
 
@@ -22,8 +23,9 @@ from trygon.control.actions import (
     KillReplica,
     StartReplica,
 )
-from trygon.control.admission import admit, notes_for
+from trygon.control.admission import admit, check_revision, notes_for
 from trygon.control.calls import Waiters
+from trygon.control.details import applications_details
 from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
@@ -67,6 +69,7 @@ from trygon.spec.control import (
     DeleteApplication,
     DeployApplications,
     FromPeer,
+    GetDetails,
     GetStatus,
     InstanceInfo,
     ReplicaFailed,
@@ -79,6 +82,7 @@ from trygon.spec.control import (
 from trygon.spec.control import (
     DrainReplica as DrainOrder,
 )
+from trygon.spec.details import ControllerInfo, InstanceDetails, ProxyDetails
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.status import InstanceStatus, ProxyStatus
 
@@ -378,13 +382,15 @@ class Controller:
                     self._waiters.add_running(peer, call.seq, request.revisions)
                     self._waiters.look(self.state)
                 case DeleteApplication():
-                    await self._delete(request.name)
+                    await self._delete(request)
                     peer.reply(call.seq)
                 case WaitDeleted():
                     self._waiters.add_deleted(peer, call.seq, request.name)
                     self._waiters.look(self.state)
                 case GetStatus():
                     peer.reply(call.seq, msgspec.to_builtins(self.status()))
+                case GetDetails():
+                    peer.reply(call.seq, msgspec.to_builtins(self.details()))
                 case InstanceInfo():
                     peer.reply(call.seq, msgspec.to_builtins(self._record))
                 case Shutdown():
@@ -405,6 +411,8 @@ class Controller:
             repeated = self._repeated(request)
             if repeated is not None:
                 return repeated
+            for name, seen in request.expected_revisions.items():
+                check_revision(self.state.applications.get(name), name, seen)
             resources = self._engine.resources()
             admit(request.applications, self.state.applications, resources, self._engine.capabilities)
             revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
@@ -437,9 +445,16 @@ class Controller:
             notes=notes_for(spec, self._engine.resources()),
         )
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, request: DeleteApplication) -> None:
+        name = request.name
         async with self._changing:
-            if name not in self.state.applications:
+            application = self.state.applications.get(name)
+            seen = request.expected_revision
+            is_gone = application is None or application.deleting
+            # The call is sent again after the controller's death, and may have been carried out before it.
+            if seen is not None and not (is_gone and seen == self._keeper.last_revision(name)):
+                check_revision(application, name, seen)
+            if application is None:
                 return
             await self._keeper.save(deleted=name)
             self._handle(ApplicationDeleted(name))
@@ -457,6 +472,26 @@ class Controller:
             applications={
                 name: application_status(application) for name, application in self.state.applications.items()
             },
+        )
+
+    def details(self) -> InstanceDetails:
+        """Return everything that runs, replica by replica."""
+        record = self._record
+        return InstanceDetails(
+            controller_info=ControllerInfo(
+                pid=os.getpid(), log_file_path=os.path.join(record.log_dir, "controller.log")
+            ),
+            proxy_location="EveryNode" if self._num_ingress else "Disabled",
+            http_options={"host": record.host, "port": record.port},
+            proxies={
+                slot: ProxyDetails(
+                    status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")
+                )
+                for slot, status in self.status().proxies.items()
+            },
+            applications=applications_details(
+                self.state, now=self._clock.monotonic(), wall_now=self._clock.wall()
+            ),
         )
 
     # ---- the end

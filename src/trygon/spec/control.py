@@ -22,6 +22,7 @@ __all__ = [
     "DeployApplications",
     "DrainReplica",
     "FromPeer",
+    "GetDetails",
     "GetStatus",
     "Hello",
     "InstanceInfo",
@@ -50,9 +51,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Hello(_Message, frozen=True):
     """First message of a peer; the controller answers with the current table."""
 
-    #: "ingress", "replica" or "client".
+    #: "ingress", "replica", "admin" or "client".
     role: str
-    #: Replica id, ingress slot, or "" for a client.
+    #: Replica id, ingress slot, or "" for others.
     peer_id: str = ""
     pid: int = 0
 
@@ -98,6 +99,9 @@ class DeployApplications(_Message, frozen=True):
     applications: tuple[ApplicationSpec, ...]
     #: Random; the same call repeated with the same token changes nothing and gets the same answer.
     token: str = ""
+    #: Revisions that the caller saw, by application, 0 for none; when one has moved, the call fails
+    #: with RevisionConflictError and nothing is done.
+    expected_revisions: dict[str, int] = {}
 
 
 class WaitApplications(_Message, frozen=True):
@@ -114,6 +118,8 @@ class DeleteApplication(_Message, frozen=True):
     """Delete an application; unknown names are accepted."""
 
     name: str
+    #: The revision that the caller saw; when it has moved, the call fails with RevisionConflictError.
+    expected_revision: int | None = None
 
 
 class WaitDeleted(_Message, frozen=True):
@@ -124,6 +130,10 @@ class WaitDeleted(_Message, frozen=True):
 
 class GetStatus(_Message, frozen=True):
     """The value of the reply is an InstanceStatus as builtins."""
+
+
+class GetDetails(_Message, frozen=True):
+    """The value of the reply is an InstanceDetails as builtins."""
 
 
 class InstanceInfo(_Message, frozen=True):
@@ -147,6 +157,7 @@ class Call(_Message, frozen=True):
         | DeleteApplication
         | WaitDeleted
         | GetStatus
+        | GetDetails
         | InstanceInfo
         | Shutdown
     )
