@@ -98,6 +98,10 @@ class DeployApplications(_Message, frozen=True):
     applications: tuple[ApplicationSpec, ...]
     #: Random; the same call repeated with the same token changes nothing and gets the same answer.
     token: str = ""
+    #: Compare with what runs and update in place what can be, as configuration files do; `serve.run` always rolls.
+    declarative: bool = False
+    #: Applications that are deleted in the same step, so that these may take their routes.
+    removed: tuple[str, ...] = ()
 
 
 class WaitApplications(_Message, frozen=True):
