@@ -22,6 +22,7 @@ from trygon.spec.control import (
     DeployApplications,
     DrainReplica,
     FromPeer,
+    GetGoal,
     GetStatus,
     Hello,
     InstanceInfo,
@@ -43,6 +44,7 @@ Request = (
     | WaitApplications
     | DeleteApplication
     | WaitDeleted
+    | GetGoal
     | GetStatus
     | InstanceInfo
     | Shutdown

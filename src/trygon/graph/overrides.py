@@ -5,7 +5,7 @@ What a file says wins over the code, and the code over the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from trygon.graph.resources import check_actor_options
 from trygon.graph.retired import RETIRED_OPTIONS
 from trygon.spec.application import ApplicationSpec, DeploymentOptions, DeploymentSpec
 from trygon.spec.config_file import DeploymentConfig
-from trygon.spec.validation import OptionError, near_names, notices
+from trygon.spec.validation import OptionError, near_names
 
 __all__ = ["CONFIG_CHECKS", "UnknownDeploymentError", "apply_overrides"]
 
@@ -85,8 +85,15 @@ class _Checks:
 CONFIG_CHECKS = _Checks()
 
 
-def apply_overrides(spec: ApplicationSpec, overrides: Iterable[DeploymentConfig]) -> ApplicationSpec:
+def apply_overrides(
+    spec: ApplicationSpec, overrides: Iterable[DeploymentConfig], *, warn: Callable[[str, str], object]
+) -> ApplicationSpec:
     """Return the application with the options of a file laid over those of its code.
+
+    Args:
+        spec: As it was built.
+        overrides: Options of its deployments.
+        warn: Called with ``(key, text)`` for each option that is accepted and changes nothing yet.
 
     Raises:
         UnknownDeploymentError: One of them names a deployment that is not there.
@@ -96,14 +103,16 @@ def apply_overrides(spec: ApplicationSpec, overrides: Iterable[DeploymentConfig]
     for override in overrides:
         if override.name not in deployments:
             raise UnknownDeploymentError(override.name, tuple(deployments))
-        deployments[override.name] = _overridden(deployments[override.name], override.options)
+        deployments[override.name] = _overridden(deployments[override.name], override.options, warn)
     return msgspec.structs.replace(spec, deployments=tuple(deployments.values()))
 
 
-def _overridden(deployment: DeploymentSpec, given: dict[str, Any]) -> DeploymentSpec:
+def _overridden(
+    deployment: DeploymentSpec, given: dict[str, Any], warn: Callable[[str, str], object]
+) -> DeploymentSpec:
     owner = f"deployment {deployment.name!r}"
     new = specification(checked_options(given, {}, owner=owner, is_function=False))
-    announce_inert(new, notices.once)
+    announce_inert(new, warn)
     changes: dict[str, Any] = {}
     inert = dict(deployment.options.inert)
     for name in given:

@@ -22,6 +22,7 @@ __all__ = [
     "DeployApplications",
     "DrainReplica",
     "FromPeer",
+    "GetGoal",
     "GetStatus",
     "Hello",
     "InstanceInfo",
@@ -130,6 +131,10 @@ class GetStatus(_Message, frozen=True):
     """The value of the reply is an InstanceStatus as builtins."""
 
 
+class GetGoal(_Message, frozen=True):
+    """The value of the reply is an InstanceGoal as builtins: what is wanted, not what is."""
+
+
 class InstanceInfo(_Message, frozen=True):
     """The value of the reply is an InstanceRecord as builtins."""
 
@@ -150,6 +155,7 @@ class Call(_Message, frozen=True):
         | WaitApplications
         | DeleteApplication
         | WaitDeleted
+        | GetGoal
         | GetStatus
         | InstanceInfo
         | Shutdown
