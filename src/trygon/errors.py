@@ -7,6 +7,7 @@ TrygonError
 │   ├── BackPressureError             a bounded queue is full
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
+│   ├── ConfigError                   a configuration file has mistakes (also a ValueError)
 │   └── DeployError                   an application could not be deployed (also a RuntimeError)
 │       └── RevisionConflictError     the application is not at the revision that the caller saw
 ├── ReplicaDiedError                  the replica died while the request was in work
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackPressureError",
+    "ConfigError",
     "DeployError",
     "DeploymentUnavailableError",
     "InstanceError",
@@ -125,6 +127,21 @@ class DeployError(ServeError, RuntimeError):
 
 class RevisionConflictError(DeployError):
     """The application changed since the caller looked at it; nothing was done."""
+
+
+class ConfigError(ServeError, ValueError):
+    """A configuration file cannot be used; nothing was changed.
+
+    Args:
+        mistakes: One sentence each, beginning with file, line and key: ``serve.yaml:12: applications[0]: ...``.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(*mistakes)
+        self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
 
 
 class InstanceError(TrygonError, RuntimeError):

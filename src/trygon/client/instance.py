@@ -24,6 +24,7 @@ from trygon.spec.control import (
     ApplicationChanged,
     DeleteApplication,
     DeployApplications,
+    GetGoal,
     GetStatus,
     Hello,
     Shutdown,
@@ -31,6 +32,7 @@ from trygon.spec.control import (
     WaitDeleted,
 )
 from trygon.spec.instance import InstanceConfig, InstanceRecord
+from trygon.spec.plan import InstanceGoal
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
 
@@ -157,6 +159,28 @@ class Instance:
         """
         answer = self._ask(DeployApplications(applications=applications))
         return msgspec.convert(answer, dict[str, int])
+
+    def apply(
+        self, applications: tuple[ApplicationSpec, ...], *, removed: tuple[str, ...] = ()
+    ) -> dict[str, int]:
+        """Make what a configuration file says so, in one step: what did not change keeps its replicas.
+
+        Args:
+            applications: What is wanted.
+            removed: Applications that are deleted in the same step.
+
+        Returns:
+            The revision of each of `applications`.
+
+        Raises:
+            DeployError: It cannot be done; nothing was changed.
+        """
+        request = DeployApplications(applications=applications, declarative=True, removed=removed)
+        return msgspec.convert(self._ask(request), dict[str, int])
+
+    def goal(self) -> InstanceGoal:
+        """Return what is wanted of every application, and what the machine has."""
+        return msgspec.convert(self._ask(GetGoal(), timeout_s=_ANSWER_S), InstanceGoal)
 
     def wait_running(
         self,

@@ -23,6 +23,7 @@ from trygon.spec.control import (
     DrainReplica,
     FromPeer,
     GetDetails,
+    GetGoal,
     GetStatus,
     Hello,
     InstanceInfo,
@@ -44,6 +45,7 @@ Request = (
     | WaitApplications
     | DeleteApplication
     | WaitDeleted
+    | GetGoal
     | GetStatus
     | GetDetails
     | InstanceInfo

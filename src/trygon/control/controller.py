@@ -45,6 +45,7 @@ from trygon.control.events import (
     Woken,
 )
 from trygon.control.fold import fold
+from trygon.control.goal import goal_of
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
 from trygon.control.reconcile.application import reconcile
@@ -70,6 +71,7 @@ from trygon.spec.control import (
     DeployApplications,
     FromPeer,
     GetDetails,
+    GetGoal,
     GetStatus,
     InstanceInfo,
     ReplicaFailed,
@@ -387,6 +389,8 @@ class Controller:
                 case WaitDeleted():
                     self._waiters.add_deleted(peer, call.seq, request.name)
                     self._waiters.look(self.state)
+                case GetGoal():
+                    peer.reply(call.seq, msgspec.to_builtins(goal_of(self.state, self._engine.resources())))
                 case GetStatus():
                     peer.reply(call.seq, msgspec.to_builtins(self.status()))
                 case GetDetails():
@@ -414,13 +418,19 @@ class Controller:
             for name, seen in request.expected_revisions.items():
                 check_revision(self.state.applications.get(name), name, seen)
             resources = self._engine.resources()
-            admit(request.applications, self.state.applications, resources, self._engine.capabilities)
+            removed = tuple(name for name in request.removed if name in self.state.applications)
+            staying = {name: found for name, found in self.state.applications.items() if name not in removed}
+            if request.applications or not removed:
+                admit(request.applications, staying, resources, self._engine.capabilities)
             revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
-            await self._keeper.save(deployed=revisions)
+            await self._keeper.save(deployed=revisions, deleted=removed)
             if self._shutdown is not None:
                 # It began while the state was being saved; what is started now would never be ended.
                 raise InstanceError("the instance is shutting down; start a new one")
-            self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
+            self._handle(
+                *(ApplicationDeleted(name) for name in removed),
+                *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
+            )
             return {name: revision.number for name, revision in revisions.items()}
 
     def _repeated(self, request: DeployApplications) -> dict[str, int] | None:
@@ -456,7 +466,7 @@ class Controller:
                 check_revision(application, name, seen)
             if application is None:
                 return
-            await self._keeper.save(deleted=name)
+            await self._keeper.save(deleted=(name,))
             self._handle(ApplicationDeleted(name))
 
     def status(self) -> InstanceStatus:

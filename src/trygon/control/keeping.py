@@ -56,7 +56,9 @@ class Keeper:
         """Remember only the number of an application that is gone."""
         self._last_revisions[application.name] = application.last_revision
 
-    async def save(self, *, deployed: dict[str, Revision] | None = None, deleted: str = "") -> None:
+    async def save(
+        self, *, deployed: dict[str, Revision] | None = None, deleted: tuple[str, ...] = ()
+    ) -> None:
         """Save the state as it will be after this change."""
         async with self._saving:
             if not self._closed:
@@ -73,12 +75,12 @@ class Keeper:
         """Keep what is saved: what follows is the end of the instance, and nobody's wish."""
         self._closed = True
 
-    def _wanted(self, deployed: dict[str, Revision], deleted: str) -> WantedState:
+    def _wanted(self, deployed: dict[str, Revision], deleted: tuple[str, ...]) -> WantedState:
         kept = []
         for name in self._state.applications.keys() | deployed.keys():
             application = self._state.applications.get(name) or Application(name)
             revision = deployed.get(name)
-            gone = name == deleted
+            gone = name in deleted
             kept.append(
                 WantedApplication(
                     name=name,

@@ -81,6 +81,8 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     working_dir: str | None = None
     env_vars: dict[str, str] = {}
+    #: Of the application's own files as they were when it was built; empty when nobody looked.
+    digest: str = ""
 
 
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +98,8 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     logging: dict[str, Any] | None = None
     #: Import path the application was built from, for people; empty for objects.
     import_path: str = ""
+    #: Its section of the configuration file it came from, as it was written; None for `serve.run`.
+    config: dict[str, Any] | None = None
 
     def deployment(self, name: str) -> DeploymentSpec:
         """Return the deployment called `name`; KeyError if there is none."""

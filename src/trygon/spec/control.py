@@ -23,6 +23,7 @@ __all__ = [
     "DrainReplica",
     "FromPeer",
     "GetDetails",
+    "GetGoal",
     "GetStatus",
     "Hello",
     "InstanceInfo",
@@ -102,6 +103,10 @@ class DeployApplications(_Message, frozen=True):
     #: Revisions that the caller saw, by application, 0 for none; when one has moved, the call fails
     #: with RevisionConflictError and nothing is done.
     expected_revisions: dict[str, int] = {}
+    #: Compare with what runs and update in place what can be, as configuration files do; `serve.run` always rolls.
+    declarative: bool = False
+    #: Applications that are deleted in the same step, so that these may take their routes.
+    removed: tuple[str, ...] = ()
 
 
 class WaitApplications(_Message, frozen=True):
@@ -136,6 +141,10 @@ class GetDetails(_Message, frozen=True):
     """The value of the reply is an InstanceDetails as builtins."""
 
 
+class GetGoal(_Message, frozen=True):
+    """The value of the reply is an InstanceGoal as builtins: what is wanted, not what is."""
+
+
 class InstanceInfo(_Message, frozen=True):
     """The value of the reply is an InstanceRecord as builtins."""
 
@@ -156,6 +165,7 @@ class Call(_Message, frozen=True):
         | WaitApplications
         | DeleteApplication
         | WaitDeleted
+        | GetGoal
         | GetStatus
         | GetDetails
         | InstanceInfo
