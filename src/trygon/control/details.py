@@ -42,6 +42,8 @@ def application_details(application: Application, *, started_offset_s: float) ->
         status=status.status,
         message=status.message,
         last_deployed_time_s=status.last_deployed_time_s,
+        deployed_app_config=spec.config if spec is not None else None,
+        source="declarative" if spec is not None and spec.config is not None else "imperative",
         deployments={
             name: _deployment(application, revision, name, overview, started_offset_s)
             for name, overview in status.deployments.items()

@@ -46,7 +46,7 @@ async def _serve(launch: AdminLaunch) -> None:
     link = ControlLink(launch.controller_address, Hello(role="admin", pid=os.getpid()), on_gone=leave)
     await link.open()
     access = Access(read_token(Path(launch.token_path)), launch.options)
-    gateway = AdminGateway(access, AdminApplication(ControllerBackend(link)), loop=loop)
+    gateway = AdminGateway(access, AdminApplication(ControllerBackend(link, folder=os.getcwd())), loop=loop)
     settings = HttpSettings(
         own_paths=False,
         max_connections=_MAX_CONNECTIONS,

@@ -24,7 +24,15 @@ from trygon.spec.application import ApplicationSpec
 from trygon.spec.config_file import ApplicationConfig, DeployConfig, DeploymentConfig, parse_config, place
 from trygon.spec.document import decode_text
 
-__all__ = ["BuiltConfig", "ConfigBuild", "build_config", "build_elsewhere", "read_config", "read_config_file"]
+__all__ = [
+    "BuildTask",
+    "BuiltConfig",
+    "ConfigBuild",
+    "build_config",
+    "build_elsewhere",
+    "read_config",
+    "read_config_file",
+]
 
 #: For all applications of a file together; the import of a large library takes tens of seconds.
 BUILD_TIMEOUT_S = 600.0
@@ -255,7 +263,9 @@ def _told(result: BuildResult) -> str:
 # ---- in a program of its own
 
 
-class _Task(msgspec.Struct, frozen=True, kw_only=True):
+class BuildTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the program is told on its standard input, in msgpack; it answers with a BuiltConfig."""
+
     text: str
     source: str
     folder: str
@@ -277,7 +287,7 @@ def build_elsewhere(
         ConfigError: It has mistakes, or an application cannot be built.
         DeployError: The program failed.
     """
-    task = _Task(text=text, source=source, folder=folder, app_dirs=app_dirs, timeout_s=timeout_s)
+    task = BuildTask(text=text, source=source, folder=folder, app_dirs=app_dirs, timeout_s=timeout_s)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "trygon.processes.config_build"],
@@ -299,7 +309,7 @@ def main() -> None:
     """Build what stands in standard input; what user code prints goes to standard error."""
     answer = os.dup(1)
     os.dup2(2, 1)
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Task)
+    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=BuildTask)
     builder = Builder()
     try:
         config = read_config(task.text, source=task.source)

@@ -43,7 +43,8 @@ class Admin:
         """Return the process of a name, such as "trygon-admin"; 0 without one."""
         for process in self.processes():
             try:
-                if process.name() == name and process.status() != psutil.STATUS_ZOMBIE:
+                # The kernel keeps 15 characters.
+                if process.name() == name[:15] and process.status() != psutil.STATUS_ZOMBIE:
                     return process.pid
             except psutil.NoSuchProcess:
                 continue

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from trygon.errors import DeployError, InstanceError, RevisionConflictError
+from trygon.errors import ConfigError, DeployError, InstanceError, RevisionConflictError
 from trygon.protocols.admin.answers import Answer, failure, json_answer
 from trygon.protocols.admin.metrics import CONTENT_TYPE, metrics_text
 from trygon.protocols.admin.preconditions import expected_revision
@@ -47,6 +47,7 @@ class AdminBackend(Protocol):
         """Make the applications those of a configuration file.
 
         Raises:
+            ConfigError: It has mistakes, or an application cannot be built; nothing was changed.
             DeployError: It cannot be deployed; nothing was changed.
         """
 
@@ -60,6 +61,7 @@ class AdminBackend(Protocol):
 
         Raises:
             RevisionConflictError: It is at another revision.
+            ConfigError: The entry has mistakes, or cannot be built; nothing was changed.
             DeployError: It cannot be deployed; nothing was changed.
         """
 
@@ -97,7 +99,7 @@ class AdminApplication:
             return await self._dispatch(method, found, request)
         except RevisionConflictError as error:
             return failure(412, str(error))
-        except DeployError as error:
+        except (ConfigError, DeployError) as error:
             return failure(400, str(error))
         except (InstanceError, TimeoutError) as error:
             return failure(503, str(error) or "the instance does not answer in time", headers=_RETRY)
