@@ -217,9 +217,9 @@ def base_url(record: InstanceRecord) -> str:
         return ""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(record.host, record.host)
     return (
-        f"http://[{host}]:{record.port}"
+        f"{record.scheme}://[{host}]:{record.port}"
         if ":" in host.strip("[]") and host[0] != "["
-        else f"http://{host}:{record.port}"
+        else f"{record.scheme}://{host}:{record.port}"
     )
 
 

@@ -14,6 +14,7 @@ from trygon.client.admin_token import read_token
 from trygon.client.link import ControlLink
 from trygon.observability.logs import Component, LogOptions, set_up_logging
 from trygon.processes.admin_backend import BUILD_S, ControllerBackend
+from trygon.processes.tls import admin_has_tls, server_tls
 from trygon.protocols.admin import Access, AdminApplication, AdminGateway
 from trygon.protocols.http import HttpServer, HttpSettings
 from trygon.spec.control import Hello
@@ -45,16 +46,19 @@ async def _serve(launch: AdminLaunch) -> None:
 
     link = ControlLink(launch.controller_address, Hello(role="admin", pid=os.getpid()), on_gone=leave)
     await link.open()
-    access = Access(read_token(Path(launch.token_path)), launch.options)
+    tls = server_tls(launch.http_options) if admin_has_tls(launch.options, launch.http_options) else None
+    scheme = "https" if tls is not None else "http"
+    access = Access(read_token(Path(launch.token_path)), launch.options, scheme=scheme)
     gateway = AdminGateway(access, AdminApplication(ControllerBackend(link, folder=os.getcwd())), loop=loop)
     settings = HttpSettings(
         own_paths=False,
+        scheme=scheme,
         max_connections=_MAX_CONNECTIONS,
         max_buffered_bytes=_MAX_BUFFERED_BYTES,
         # Longest is a deployment; what takes longer is a client that never ends its body.
         request_timeout_s=BUILD_S + 30.0,
     )
-    server = HttpServer(socket.socket(fileno=launch.listen_fd), gateway, settings, loop=loop)
+    server = HttpServer(socket.socket(fileno=launch.listen_fd), gateway, settings, loop=loop, tls=tls)
     server.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)

@@ -30,6 +30,7 @@ from trygon.engine.sockets import bind_admin, bind_control, bind_http
 from trygon.engine.supervisor import Programs, Supervisor
 from trygon.errors import InstanceError, TrygonError
 from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
+from trygon.processes.tls import admin_has_tls, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
 from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
 
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> None:
     platform = Platform(portable=config.portable)
     report = _Report(status_fd)
     try:
+        check_tls(config.http_options)
         _check_admin(config)
         run_dir = _prepare_directories(config)
         watched = () if lifeline_fd < 0 else (lifeline_fd,)
@@ -130,7 +132,7 @@ def _check_store(config: InstanceConfig) -> None:
 def _check_admin(config: InstanceConfig) -> None:
     """An admin port that could be misused is no reason to start without it: somebody counts on it."""
     if config.admin is not None:
-        problem = config.admin.problem(has_tls=False)
+        problem = config.admin.problem(has_tls=has_tls(config.http_options))
         if problem:
             raise InstanceError(problem)
 
@@ -146,7 +148,8 @@ def _admin_url(config: InstanceConfig, admin_socket: socket.socket | None) -> st
     if config.admin is None or admin_socket is None:
         return ""
     host, port = config.admin.host, admin_socket.getsockname()[1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    scheme = "https" if admin_has_tls(config.admin, config.http_options) else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _record(
@@ -164,6 +167,7 @@ def _record(
         log_dir=os.path.join(config.state_dir, "logs"),
         attached=config.attached,
         started_wall_s=RealClock().wall(),
+        scheme="https" if has_tls(config.http_options) else "http",
         admin_url=_admin_url(config, admin_socket),
         version=trygon.__version__,
     )

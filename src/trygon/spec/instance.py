@@ -61,6 +61,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     log_dir: str
     attached: bool = True
     started_wall_s: float = 0.0
+    #: "http", or "https" when the ingress speaks TLS.
+    scheme: str = "http"
     #: Where the admin API is, as "http://127.0.0.1:8265"; empty without one.
     admin_url: str = ""
     version: str = ""

@@ -21,7 +21,7 @@ _WILDCARDS: Final = ("", "0.0.0.0", "::")
 _OWN_SITES: Final = (b"same-origin", b"none")
 _CHALLENGE: Final = (("www-authenticate", 'Bearer realm="trygon admin"'),)
 
-Headers = list[tuple[bytes, bytes]]
+_Headers = list[tuple[bytes, bytes]]
 
 
 class Access:
@@ -42,7 +42,7 @@ class Access:
             names.add(_bare(options.host))
         self._names = names
 
-    def refuse(self, method: str, raw_path: bytes, headers: Headers, local_address: str) -> Answer | None:
+    def refuse(self, method: str, raw_path: bytes, headers: _Headers, local_address: str) -> Answer | None:
         """Return the answer to a request that may not pass, or None.
 
         Args:
@@ -80,7 +80,7 @@ class Access:
         name = _bare(host.decode("latin-1"), has_port=True)
         return name in self._names or (bool(name) and name == _bare(local_address))
 
-    def _is_foreign(self, headers: Headers, host: bytes) -> bool:
+    def _is_foreign(self, headers: _Headers, host: bytes) -> bool:
         """Whether a browser says that a page of another origin sends this; no Origin is no browser's page."""
         own = f"{self._scheme}://".encode() + host.lower()
         origins = _values(headers, b"origin")
@@ -89,7 +89,7 @@ class Access:
             site not in _OWN_SITES for site in sites
         )
 
-    def _has_token(self, headers: Headers) -> bool:
+    def _has_token(self, headers: _Headers) -> bool:
         given = _values(headers, b"authorization")
         if len(given) != 1:
             return False
@@ -98,7 +98,7 @@ class Access:
         return hmac.compare_digest(token.strip(b" "), self._token) and scheme.lower() == b"bearer"
 
 
-def _values(headers: Headers, name: bytes) -> list[bytes]:
+def _values(headers: _Headers, name: bytes) -> list[bytes]:
     return [value for found, value in headers if found == name]
 
 

@@ -41,7 +41,7 @@ _PROXY: Final = {
 #: Shown even when it is 0, so that a graph has no holes.
 _ALWAYS_SHOWN: Final = (ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.STOPPING)
 
-Samples = Iterable[tuple[dict[str, str], float]]
+_Samples = Iterable[tuple[dict[str, str], float]]
 
 
 def metrics_text(details: InstanceDetails) -> str:
@@ -114,7 +114,7 @@ def _legend(
     return ", ".join(f"{number} {name}" for name, number in numbers.items()) + "."
 
 
-def _family(name: str, text: str, samples: Samples) -> str:
+def _family(name: str, text: str, samples: _Samples) -> str:
     lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         shown = ",".join(f'{label}="{_escape(found)}"' for label, found in labels.items())
