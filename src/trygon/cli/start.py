@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import click
@@ -23,6 +24,9 @@ from trygon.spec.instance import InstanceConfig, InstanceRecord
 __all__ = ["start"]
 
 _DEFAULT_NAME = "default"
+#: Processes of a killed instance end within a second of each other.
+_ENDING_S = 10.0
+_STEP_S = 0.05
 
 
 @click.command(short_help="Start an instance that stays.")
@@ -76,7 +80,7 @@ def start(
         instance=name,
         blocking=False,
     )
-    record = find(settings.runtime_dir, name)
+    record = _running(settings, name)
     if record is not None:
         _tell_running(record, options)
     else:
@@ -94,6 +98,28 @@ def _prepare(path: str | None, app_dirs: tuple[str, ...]) -> tuple[DeployConfig 
         raise click.UsageError(f"--config wants a file that ends with .yaml, .yml or .json, found {path!r}")
     config = read_config_file(path)
     return config, build_file(config, app_dirs=app_dirs)
+
+
+def _running(settings: Settings, name: str) -> InstanceRecord | None:
+    """Return the instance of that name if it answers; wait for the end of one that was killed just now."""
+    record = find(settings.runtime_dir, name)
+    pause = threading.Event()
+    for _ in range(int(_ENDING_S / _STEP_S)):
+        if record is None:
+            return None
+        try:
+            with connected(record):
+                return record
+        except InstanceError:
+            # What it left is being cleared away by its guardian.
+            pause.wait(_STEP_S)
+        record = find(settings.runtime_dir, name)
+    if record is None:
+        return None
+    raise InstanceError(
+        f"the instance {name!r} has not answered for {_ENDING_S:g} s and is not gone; end its process {record.pid}, "
+        f"and see its log files in {record.log_dir}"
+    )
 
 
 def _tell_running(record: InstanceRecord, options: RunOptions) -> None:

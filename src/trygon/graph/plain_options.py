@@ -44,9 +44,8 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     if options.backpressure_retry_after_s is not None:
         backpressure["retry_after_s"] = options.backpressure_retry_after_s
     actor = _actor_options(options)
-    for name, value in (("backpressure_config", backpressure), ("ray_actor_options", actor)):
-        if value:
-            plain[name] = value
+    grouped = {"backpressure_config": backpressure, "ray_actor_options": actor}
+    plain.update({name: value for name, value in grouped.items() if value})
     if options.logging is not None:
         plain["logging_config"] = {k: v for k, v in options.logging.items() if v is not None}
     return {**plain, **{k: v for k, v in options.inert.items() if k not in _SELECTORS}}

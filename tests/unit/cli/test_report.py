@@ -155,9 +155,7 @@ def test_a_failed_build_shows_the_users_traceback_and_what_goes_on() -> None:
     told.report.serving(record(), (spec(),), is_reload=False, is_left=False)
 
     told.report.changed(["shop.py"])
-    told.report.build_failed(
-        Outcome(error="it raised", traceback=TRACE), is_waiting=True, is_serving=True
-    )
+    told.report.build_failed(Outcome(error="it raised", traceback=TRACE), is_waiting=True, is_serving=True)
 
     assert told.text.endswith(
         f"{TRACE}\nerror: it raised\nthe old code serves on; waiting for a change of the files\n"
