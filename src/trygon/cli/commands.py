@@ -17,6 +17,11 @@ __all__ = ["run_command_line"]
 #: Where each sub-command lives; a module is imported when its command is used.
 _COMMANDS = {
     "run": "trygon.cli.run:run",
+    "start": "trygon.cli.start:start",
+    "deploy": "trygon.cli.deploy:deploy",
+    "plan": "trygon.cli.plan:plan",
+    "config": "trygon.cli.goal_config:config",
+    "build": "trygon.cli.build:build",
     "status": "trygon.cli.status:status",
     "logs": "trygon.cli.logs:logs",
     "delete": "trygon.cli.ending:delete",
@@ -69,6 +74,8 @@ def _commands() -> None:
       trygon run converter:app                 serve the application `app` of converter.py
       trygon run converter:app --reload        start the new code whenever a file is saved
       trygon run wine:build model=forest       call the application builder with arguments
+      trygon start                             an instance that stays, restored from what it held
+      trygon deploy serve.yaml                 make it run what the file says
       trygon status                            what runs, and how it is
     """
 

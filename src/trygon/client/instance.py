@@ -18,6 +18,7 @@ from trygon.client.instances import choose, find, new_name, place
 from trygon.client.launch import Launched, begin_launch
 from trygon.client.link import ControlLink, Notice, Request
 from trygon.client.rundir import RunDir
+from trygon.client.startup import forget_startup
 from trygon.errors import InstanceError
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.control import (
@@ -240,6 +241,8 @@ class Instance:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self.record.pid, signal.SIGTERM)
             self._wait_ended(_LAST_STEPS_S)
+        # Whoever ends an instance by its own wish starts the next one anew.
+        forget_startup(Path(self.record.state_dir))
         self.close()
 
     def close(self) -> None:

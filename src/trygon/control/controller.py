@@ -420,7 +420,7 @@ class Controller:
             resources = self._engine.resources()
             removed = tuple(name for name in request.removed if name in self.state.applications)
             staying = {name: found for name, found in self.state.applications.items() if name not in removed}
-            if request.applications or not removed:
+            if request.applications or not request.declarative:
                 admit(request.applications, staying, resources, self._engine.capabilities)
             revisions = {spec.name: self._next_revision(spec, request.token) for spec in request.applications}
             await self._keeper.save(deployed=revisions, deleted=removed)

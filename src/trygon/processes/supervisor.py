@@ -22,6 +22,7 @@ import msgspec
 import trygon
 from trygon.client.admin_token import ensure_token
 from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
+from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
 from trygon.engine.child import apply_code
 from trygon.engine.guardian import split
@@ -114,7 +115,13 @@ def _prepare_directories(config: InstanceConfig) -> RunDir:
             f"an instance called {config.name!r} is running already; join it, shut it down, or choose another name"
         )
     run_dir.clear()
-    _check_store(config)
+    try:
+        # Never closed: the lock goes with this process and its guardian.
+        lock_state(state_dir, owner=f"the instance {config.name!r} with the sockets in {config.runtime_dir}")
+        _check_store(config)
+    except BaseException:
+        run_dir.remove()
+        raise
     return run_dir
 
 

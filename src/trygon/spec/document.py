@@ -6,6 +6,7 @@ Only what JSON can say is accepted, so that a value means the same in both notat
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ _MAX_DEPTH = 64
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 _MERGE = "tag:yaml.org,2002:merge"
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+#: Any escape of JSON; the group is one character written as two.
+_ESCAPES = re.compile(r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\.")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -70,8 +73,9 @@ def read_document(text: str, *, is_json: bool = False) -> Document:
         text: What was written.
         is_json: Hold the text to the stricter notation, as the name of its file promises.
     """
+    as_json = None
     try:
-        json.loads(text)
+        as_json = json.loads(text)
     except ValueError as error:
         if is_json and isinstance(error, json.JSONDecodeError) and text.strip():
             return _failed(
@@ -80,12 +84,12 @@ def read_document(text: str, *, is_json: bool = False) -> Document:
     except RecursionError:
         return _failed(0, f"the values are nested more than {_MAX_DEPTH} deep; write it flatter")
     else:
-        # Between values only: inside of strings JSON allows none.
-        text = text.replace("\t", " ")
+        # Tabs are between values only: inside of strings JSON allows none.
+        text = _ESCAPES.sub(_as_characters, text.replace("\t", " "))
     try:
         node = _compose(text)
     except yaml.MarkedYAMLError as error:
-        return _failed(_line_of(error), _explain(error))
+        return _failed(_line_of(error), _explain(error, text))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 0
         return _failed(line, f"the character {chr(_code(error))!r} cannot be in a file of text; remove it")
@@ -95,7 +99,16 @@ def read_document(text: str, *, is_json: bool = False) -> Document:
         return _failed(1, "the file is empty; it needs 'applications:' and a list of them")
     reader = _Reader()
     value = reader.read(node, "", 0)
+    if as_json is not None and not reader.mistakes:
+        # YAML takes 1e5 for a word.
+        value = as_json
     return Document(value, reader.lines, tuple(reader.mistakes))
+
+
+def _as_characters(found: re.Match[str]) -> str:
+    """Write a character that JSON has as two escapes as itself; YAML knows it by one escape only."""
+    pair = found[1]
+    return found[0] if pair is None else str(json.loads(f'"{pair}"'))
 
 
 def _compose(text: str) -> Any:
@@ -120,9 +133,10 @@ def _line_of(error: yaml.MarkedYAMLError) -> int:
     return mark.line + 1 if mark is not None else 0
 
 
-def _explain(error: yaml.MarkedYAMLError) -> str:
+def _explain(error: yaml.MarkedYAMLError, text: str) -> str:
     problem = error.problem or "it cannot be read"
-    if "\\t" in problem or "tab" in problem:
+    line = "".join(text.split("\n")[_line_of(error) - 1 : _line_of(error)])
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab is no indentation in YAML; indent with spaces"
     if "expected a single document" in (error.context or ""):
         return "a second document begins here with '---'; put each into a file of its own"
@@ -185,16 +199,16 @@ class _Reader:
             value = self._constructor.construct_object(node)
         except (ValueError, yaml.YAMLError):
             return self._note(line, path, f"{_clipped(node.value)!r} is not a number; put it in quotes")
-        if isinstance(value, str) and not value.isascii():
-            return self._whole(value, path, line)
+        if isinstance(value, str) and not value.isprintable():
+            return self._sendable(value, path, line)
         return value
 
-    def _whole(self, value: str, path: str, line: int) -> Any:
-        """Join the halves of characters that JSON writes as two escapes."""
+    def _sendable(self, value: str, path: str, line: int) -> Any:
         try:
-            return value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except UnicodeDecodeError:
-            return self._note(line, path, f"{value!r} has half of a character; write the whole one")
+            value.encode()
+        except UnicodeEncodeError:
+            return self._note(line, path, f"{_clipped(value)!r} has half of a character; write the whole one")
+        return value
 
     def _mapping(self, node: Any, path: str, depth: int) -> dict[Hashable, Any]:
         value: dict[Hashable, Any] = {}
