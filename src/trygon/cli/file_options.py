@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from trygon.errors import ServeError
-
 __all__ = ["FileOptions", "is_config_file", "read_file_options", "refuse_single_options"]
 
 
@@ -44,21 +42,16 @@ def refuse_single_options(arguments: Mapping[str, str], given: Mapping[str, bool
 
 
 def read_file_options(given: dict[str, Any], proxy_location: str | None) -> FileOptions:
-    """Read the http_options of a file that was checked.
-
-    Raises:
-        ServeError: HTTPS is wanted, which is not served.
-    """
+    """Read the http_options of a file that was checked."""
     from trygon.spec.http_options import HTTPOptions, ProxyLocation
 
     http = HTTPOptions(**given)
-    if http.ssl_keyfile is not None or http.ssl_ca_certs is not None:
-        raise ServeError(
-            "HTTPS is not served yet, and serving plain HTTP instead would expose what was meant to be encrypted; "
-            "remove the ssl_ options of http_options and put a TLS proxy in front"
-        )
     location = ProxyLocation(proxy_location) if proxy_location is not None else http.location
-    options: dict[str, Any] = {"root_path": http.root_path, "keep_alive_timeout_s": http.keep_alive_timeout_s}
+    options: dict[str, Any] = {
+        "root_path": http.root_path,
+        "keep_alive_timeout_s": http.keep_alive_timeout_s,
+        **http.tls_options(),
+    }
     if http.request_timeout_s is not None:
         options["request_timeout_s"] = http.request_timeout_s
     return FileOptions(

@@ -70,6 +70,18 @@ def _check_address(options: RunOptions, record: InstanceRecord) -> None:
                 f"the instance {record.name!r} runs already and has {option} {found}, not {wanted}; "
                 f"leave out {option}, or choose another instance"
             )
+    wanted = options.admin_port
+    if wanted is not None and (
+        not record.admin_url or (wanted and not record.admin_url.endswith(f":{wanted}"))
+    ):
+        raise InstanceError(
+            f"the instance {record.name!r} runs already and has {_admin_of(record)}, not --admin-port {wanted}; "
+            "leave out --admin-port, or choose another instance"
+        )
+
+
+def _admin_of(record: InstanceRecord) -> str:
+    return f"its admin API at {record.admin_url}" if record.admin_url else "no admin port"
 
 
 def _config(options: RunOptions, settings: Settings, name: str) -> InstanceConfig:
@@ -79,11 +91,7 @@ def _config(options: RunOptions, settings: Settings, name: str) -> InstanceConfi
 
 
 def instance_config(options: RunOptions, settings: Settings) -> InstanceConfig:
-    """Return how an instance is started, below the roots that the settings name.
-
-    Raises:
-        ServeError: An option that cannot be honoured.
-    """
+    """Return how an instance is started, below the roots that the settings name."""
     http_options: dict[str, Any] = {"session_id_header": settings.session_id_header}
     host, port, num_ingress = settings.default_http_host, 8000, settings.num_ingress
     if options.http_options or options.proxy_location is not None:

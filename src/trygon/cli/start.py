@@ -18,6 +18,7 @@ from trygon.client.startup import load_startup, save_startup
 from trygon.config import Settings, make_private_dir, read_settings
 from trygon.errors import DeployError, InstanceError
 from trygon.processes.config_build import BuiltConfig, read_config_file
+from trygon.spec.admin import AdminOptions
 from trygon.spec.config_file import DeployConfig
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 
@@ -38,6 +39,11 @@ _STEP_S = 0.05
     help="Port to listen on; 0 takes a free one. [default: as before, or 8000]",
 )
 @click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the admin API; 0 takes a free one. [default: as before, or 8265, or a free one if it is taken]",
+)
+@click.option(
     "-c", "--config", "path", metavar="FILE", help="Configuration file with options of HTTP and applications."
 )
 @click.option(
@@ -49,10 +55,11 @@ _STEP_S = 0.05
     help="Folder that modules are looked for in, besides the file's own; may be given several times.",
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until its applications serve.")
-def start(
+def start(  # noqa: PLR0913 - the options of a command line
     name: str | None,
     http_host: str | None,
     http_port: int | None,
+    admin_port: int | None,
     path: str | None,
     app_dirs: tuple[str, ...],
     *,
@@ -78,6 +85,7 @@ def start(
         http_options=config.http_options if config is not None else {},
         proxy_location=config.proxy_location if config is not None else None,
         instance=name,
+        admin_port=admin_port,
         blocking=False,
     )
     record = _running(settings, name)
@@ -143,7 +151,8 @@ def _tell_running(record: InstanceRecord, options: RunOptions) -> None:
 def _launch(options: RunOptions, settings: Settings, name: str) -> InstanceRecord:
     make_private_dir(settings.home, what="TRYGON_HOME")
     make_private_dir(settings.runtime_dir, what="TRYGON_RUNTIME_DIR")
-    config = _as_before(place(instance_config(options, settings), name), options)
+    config = place(instance_config(options, settings), name)
+    config = _as_before(config, options, is_admin_given=config.admin != AdminOptions())
     launched = begin_launch(config)
     try:
         record = launched.wait_ready()
@@ -156,12 +165,16 @@ def _launch(options: RunOptions, settings: Settings, name: str) -> InstanceRecor
         return other
     save_startup(config)
     click.echo(f"the instance {name!r} is started and {_listens(record)}")
+    if record.admin_url:
+        click.echo(f"its admin API is at {record.admin_url}, `trygon token` prints its token")
     return record
 
 
-def _as_before(config: InstanceConfig, options: RunOptions) -> InstanceConfig:
+def _as_before(config: InstanceConfig, options: RunOptions, *, is_admin_given: bool) -> InstanceConfig:
     """Keep what the instance had when it was started before, but for what is said now."""
     before = load_startup(Path(config.state_dir))
+    if before is not None and not is_admin_given:
+        config = msgspec.structs.replace(config, admin=before.admin)
     if before is None or options.http_options or options.proxy_location is not None:
         return config
     config = before.applied_to(config)

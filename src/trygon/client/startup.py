@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from trygon.errors import InstanceError
+from trygon.spec.admin import AdminOptions
 from trygon.spec.instance import InstanceConfig
 
 __all__ = ["Startup", "forget_startup", "load_startup", "save_startup"]
@@ -18,12 +19,13 @@ _NAME = "start.json"
 
 
 class Startup(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and how it serves HTTP."""
+    """Where and how it serves HTTP, and its admin port."""
 
     host: str
     port: int
     num_ingress: int = 1
     http_options: dict[str, Any] = {}
+    admin: AdminOptions | None = None
 
     def applied_to(self, config: InstanceConfig) -> InstanceConfig:
         """Return a configuration with this way to serve HTTP."""
@@ -43,7 +45,11 @@ def save_startup(config: InstanceConfig) -> None:
         InstanceError: The state directory cannot be written to.
     """
     startup = Startup(
-        host=config.host, port=config.port, num_ingress=config.num_ingress, http_options=config.http_options
+        host=config.host,
+        port=config.port,
+        num_ingress=config.num_ingress,
+        http_options=config.http_options,
+        admin=config.admin,
     )
     path = Path(config.state_dir) / _NAME
     new = path.with_suffix(".new")

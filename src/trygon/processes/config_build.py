@@ -38,6 +38,7 @@ __all__ = [
 BUILD_TIMEOUT_S = 600.0
 #: Imports keep a core busy each.
 _AT_ONCE = 4
+_HTTP_PATHS = ("ssl_keyfile", "ssl_certfile", "ssl_ca_certs")
 
 
 class BuiltConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,17 @@ def read_config_file(path: str) -> DeployConfig:
     text = decode_text(data)
     if not isinstance(text, str):
         raise ConfigError(place(path, text))
-    return read_config(text, source=path)
+    config = read_config(text, source=path)
+    folder = os.path.dirname(os.path.abspath(path))
+    return msgspec.structs.replace(config, http_options=_anchored(config.http_options, folder))
+
+
+def _anchored(http_options: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Let the paths of a certificate start from the file's folder, as all its paths do."""
+    return {
+        name: os.path.join(folder, os.path.expanduser(value)) if name in _HTTP_PATHS and value else value
+        for name, value in http_options.items()
+    }
 
 
 class ConfigBuild:
