@@ -29,7 +29,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     proxy_location: str | None = None
     instance: str | None = None
     #: The fields of a LoggingConfig that were given.
-    logging: dict[str, str | bool] = {}
+    logging: dict[str, Any] = {}
     reload: bool = False
     blocking: bool = True
     grace_s: float = 0.5

@@ -131,7 +131,7 @@ def run(**given: Any) -> int:
         http_options=config.http_options if config is not None else {},
         proxy_location=config.proxy_location if config is not None else None,
         instance=given["instance"],
-        logging=logging,
+        logging={**((config.logging if config is not None else None) or {}), **logging},
         reload=given["reload"],
         blocking=given["blocking"],
         grace_s=given["grace_s"],

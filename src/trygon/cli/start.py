@@ -78,6 +78,7 @@ def start(
         http_options=config.http_options if config is not None else {},
         proxy_location=config.proxy_location if config is not None else None,
         instance=name,
+        logging=(config.logging if config is not None else None) or {},
         blocking=False,
     )
     record = _running(settings, name)
@@ -162,7 +163,7 @@ def _launch(options: RunOptions, settings: Settings, name: str) -> InstanceRecor
 def _as_before(config: InstanceConfig, options: RunOptions) -> InstanceConfig:
     """Keep what the instance had when it was started before, but for what is said now."""
     before = load_startup(Path(config.state_dir))
-    if before is None or options.http_options or options.proxy_location is not None:
+    if before is None or options.http_options or options.proxy_location is not None or options.logging:
         return config
     config = before.applied_to(config)
     return msgspec.structs.replace(
