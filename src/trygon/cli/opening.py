@@ -31,7 +31,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Asks for the admin port; None leaves it to the settings.
     admin_port: int | None = None
     #: The fields of a LoggingConfig that were given.
-    logging: dict[str, str | bool] = {}
+    logging: dict[str, Any] = {}
     reload: bool = False
     blocking: bool = True
     grace_s: float = 0.5

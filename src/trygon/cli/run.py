@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from trygon.cli.file_options import is_config_file, refuse_single_options
 from trygon.cli.opening import RunOptions, open_instance
@@ -136,7 +137,7 @@ def run(**given: Any) -> int:
         proxy_location=config.proxy_location if config is not None else None,
         instance=given["instance"],
         admin_port=given["admin_port"],
-        logging=logging,
+        logging={**((config.logging if config is not None else None) or {}), **logging},
         reload=given["reload"],
         blocking=given["blocking"],
         grace_s=given["grace_s"],
@@ -156,7 +157,11 @@ def run(**given: Any) -> int:
 
     work: Work
     if build_request is None:
-        work = ConfigWork(given["target"], (os.path.abspath(given["app_dir"]),), logging)
+        # What a file means must not depend on the folder that the command is typed in.
+        source = click.get_current_context().get_parameter_source("app_dir")
+        is_named = source is not ParameterSource.DEFAULT
+        app_dirs = (os.path.abspath(given["app_dir"]),) if is_named else ()
+        work = ConfigWork(given["target"], app_dirs, logging)
     else:
         work = ModuleWork(build_request())
     report = Report(Terminal(sys.stderr), given["target"], RealClock())

@@ -86,6 +86,7 @@ def start(  # noqa: PLR0913 - the options of a command line
         proxy_location=config.proxy_location if config is not None else None,
         instance=name,
         admin_port=admin_port,
+        logging=(config.logging if config is not None else None) or {},
         blocking=False,
     )
     record = _running(settings, name)
@@ -175,7 +176,7 @@ def _as_before(config: InstanceConfig, options: RunOptions, *, is_admin_given: b
     before = load_startup(Path(config.state_dir))
     if before is not None and not is_admin_given:
         config = msgspec.structs.replace(config, admin=before.admin)
-    if before is None or options.http_options or options.proxy_location is not None:
+    if before is None or options.http_options or options.proxy_location is not None or options.logging:
         return config
     config = before.applied_to(config)
     return msgspec.structs.replace(

@@ -418,7 +418,8 @@ class Controller:
             for name, seen in request.expected_revisions.items():
                 check_revision(self.state.applications.get(name), name, seen)
             resources = self._engine.resources()
-            removed = tuple(name for name in request.removed if name in self.state.applications)
+            kept = {spec.name for spec in request.applications}
+            removed = tuple(n for n in request.removed if n in self.state.applications and n not in kept)
             staying = {name: found for name, found in self.state.applications.items() if name not in removed}
             if request.applications or not request.declarative:
                 admit(request.applications, staying, resources, self._engine.capabilities)
