@@ -24,7 +24,15 @@ from trygon.spec.application import ApplicationSpec
 from trygon.spec.config_file import ApplicationConfig, DeployConfig, DeploymentConfig, parse_config, place
 from trygon.spec.document import decode_text
 
-__all__ = ["BuiltConfig", "ConfigBuild", "build_config", "build_elsewhere", "read_config", "read_config_file"]
+__all__ = [
+    "BuiltConfig",
+    "ConfigBuild",
+    "build_config",
+    "build_elsewhere",
+    "main",
+    "read_config",
+    "read_config_file",
+]
 
 #: For all applications of a file together; the import of a large library takes tens of seconds.
 BUILD_TIMEOUT_S = 600.0
