@@ -21,6 +21,7 @@ import msgspec
 
 import trygon
 from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
+from trygon.client.startup import save_startup
 from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
 from trygon.engine.child import apply_code
@@ -55,6 +56,8 @@ def main(arguments: list[str]) -> None:
         http_sockets = bind_http(config.host, config.port, config.num_ingress)
         control_socket = bind_control(os.path.join(config.runtime_dir, "controller.sock"))
         record = _record(config, http_sockets)
+        if not config.attached:
+            save_startup(config)
     except TrygonError as error:
         report.fail(str(error))
         sys.exit(1)
