@@ -303,3 +303,11 @@ def test_ctrl_c_during_a_deploy_leaves_no_build_and_changes_nothing(kept: Instan
     assert 130 == code
     assert "Traceback" not in deploying.output
     assert set() == kept.applications()
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(folder: Path) -> None:
+    for arguments, example in (((), "  trygon start "), (("plan",), "  trygon plan serve.yaml")):
+        lines = run(*arguments, "--help", cwd=folder).stdout.splitlines()
+
+        assert any(line.lstrip().startswith(example.strip()) for line in lines)
+        assert not any("\\b" in line for line in lines)
