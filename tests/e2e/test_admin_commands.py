@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.certificates import Authority
 from tests.e2e.command import run
 from trygon.client.instances import find
 from trygon.config import read_settings
@@ -58,6 +59,23 @@ def test_port_and_token_come_back_after_everything_was_killed(kept: Path, free_p
     assert f"http://127.0.0.1:{free_port}" == url == again
     found = httpx.get(f"{again}/api/serve/applications/", headers=headers, timeout=20).json()
     assert {"default"} == found["applications"].keys()
+
+
+def test_a_file_names_a_certificate_that_lies_beside_it(kept: Path) -> None:
+    (kept / "etc").mkdir()
+    authority = Authority(kept / "etc")
+    authority.write()
+    (kept / "etc" / "serve.yaml").write_text(
+        "http_options: {ssl_keyfile: key.pem, ssl_certfile: cert.pem}\n"
+        "applications: [{import_path: 'hello:app', runtime_env: {working_dir: ..}}]\n"
+    )
+    start(kept, "--config", "etc/serve.yaml")
+    record = find(read_settings().runtime_dir, NAME)
+    assert record is not None
+
+    answer = httpx.get(f"https://127.0.0.1:{record.port}", verify=authority.client(), timeout=20)
+
+    assert "hello" == answer.text
 
 
 def test_the_admin_port_can_be_left_out(kept: Path) -> None:

@@ -214,6 +214,22 @@ def test_a_restart_keeps_the_port_and_a_shutdown_forgets_it(kept: Instance) -> N
     assert not list((Path(found["state_dir"])).glob("start.json"))
 
 
+def test_an_instance_that_a_run_left_behind_comes_back_too(folder: Path) -> None:
+    instance = Instance(folder)
+    done = instance.type("run", "hello:app", "--port", "0", "--instance", "kept", "--non-blocking")
+    assert 0 == done.returncode, done.stderr
+    pid = instance.described()["supervisor_pid"]
+    assert isinstance(pid, int)
+
+    os.kill(pid, signal.SIGKILL)
+
+    try:
+        assert 0 == instance.type("start", "--name", "kept").returncode
+        assert "hello" == instance.get("/")
+    finally:
+        instance.type("shutdown", "-y", "--instance", "kept")
+
+
 def test_a_second_instance_on_the_same_state_is_refused(kept: Instance, isolated_home: Path) -> None:
     elsewhere = {"TRYGON_RUNTIME_DIR": str(isolated_home / "run-2")}
 
@@ -287,3 +303,11 @@ def test_ctrl_c_during_a_deploy_leaves_no_build_and_changes_nothing(kept: Instan
     assert 130 == code
     assert "Traceback" not in deploying.output
     assert set() == kept.applications()
+
+
+def test_help_shows_each_example_on_a_line_of_its_own(folder: Path) -> None:
+    for arguments, example in (((), "  trygon start "), (("plan",), "  trygon plan serve.yaml")):
+        lines = run(*arguments, "--help", cwd=folder).stdout.splitlines()
+
+        assert any(line.lstrip().startswith(example.strip()) for line in lines)
+        assert not any("\\b" in line for line in lines)

@@ -42,7 +42,12 @@ class _Group(click.Group):
             return None
         module, _, name = path.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        command.help = _with_examples(command.help)
         return command
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.help = _with_examples(self.help)
+        super().format_help_text(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -55,6 +60,11 @@ class _Group(click.Group):
                 hint = f"; to serve it write: trygon run {args[0]}"
             ctx.fail(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _with_examples(text: str | None) -> str | None:
+    """Keep the lines of examples as they are: click looks for the character that a raw docstring spells out."""
+    return text and text.replace("\\b\n", "\b\n")
 
 
 @click.group(

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from trygon.processes.builder import BuildRequest
     from trygon.spec.config_file import DeployConfig
 
-__all__ = ["run"]
+__all__ = ["parse_arguments", "run"]
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the NAME=VALUE pairs for an application builder."""
     arguments: dict[str, str] = {}
     for text in values:
         name, equals, value = text.partition("=")
@@ -213,4 +214,7 @@ def _read_file(given: dict[str, Any]) -> DeployConfig:
     )
     from trygon.processes.config_build import read_config_file
 
-    return read_config_file(given["target"])
+    config = read_config_file(given["target"])
+    if not config.applications:
+        raise config.error("applications", "there is no application to serve; write at least one")
+    return config

@@ -14,7 +14,7 @@ from trygon.cli.opening import RunOptions, instance_config
 from trygon.cli.report import base_url
 from trygon.client.instances import find, place
 from trygon.client.launch import begin_launch
-from trygon.client.startup import load_startup, save_startup
+from trygon.client.startup import load_startup
 from trygon.config import Settings, make_private_dir, read_settings
 from trygon.errors import DeployError, InstanceError
 from trygon.processes.config_build import BuiltConfig, read_config_file
@@ -164,7 +164,6 @@ def _launch(options: RunOptions, settings: Settings, name: str) -> InstanceRecor
             raise
         click.echo(f"the instance {name!r} runs already and {_listens(other)}")
         return other
-    save_startup(config)
     click.echo(f"the instance {name!r} is started and {_listens(record)}")
     if record.admin_url:
         click.echo(f"its admin API is at {record.admin_url}, `trygon token` prints its token")

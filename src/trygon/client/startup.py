@@ -39,7 +39,7 @@ class Startup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_startup(config: InstanceConfig) -> None:
-    """Keep how an instance is started, whole or not at all.
+    """Keep how an instance is started, whole or not at all; nothing is written when it is as before.
 
     Raises:
         InstanceError: The state directory cannot be written to.
@@ -52,6 +52,10 @@ def save_startup(config: InstanceConfig) -> None:
         admin=config.admin,
     )
     path = Path(config.state_dir) / _NAME
+    with contextlib.suppress(InstanceError):
+        if load_startup(path.parent) == startup:
+            # A restart must work on a full disk.
+            return
     new = path.with_suffix(".new")
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from trygon.errors import ServeError
 from trygon.graph.build import check_application_name, check_route_prefix
 from trygon.graph.options import announce_inert, check_option, checked_options, option_names, specification
@@ -104,7 +102,7 @@ def apply_overrides(
         if override.name not in deployments:
             raise UnknownDeploymentError(override.name, tuple(deployments))
         deployments[override.name] = _overridden(deployments[override.name], override.options, warn)
-    return msgspec.structs.replace(spec, deployments=tuple(deployments.values()))
+    return spec.with_deployments(tuple(deployments.values()))
 
 
 def _overridden(
@@ -120,5 +118,4 @@ def _overridden(
         changes.update({field: getattr(new, field) for field in fields})
         if not fields and name in option_names():
             inert.pop(name, None)
-    options = msgspec.structs.replace(deployment.options, **changes, inert={**inert, **new.inert})
-    return msgspec.structs.replace(deployment, options=options)
+    return deployment.with_options(**changes, inert={**inert, **new.inert})

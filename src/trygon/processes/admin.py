@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from trygon.client.admin_token import read_token
+from trygon.client.admin_token import ensure_token, read_token
 from trygon.client.link import ControlLink
 from trygon.observability.logs import Component, LogOptions, set_up_logging
 from trygon.processes.admin_backend import BUILD_S, ControllerBackend
@@ -48,7 +48,9 @@ async def _serve(launch: AdminLaunch) -> None:
     await link.open()
     tls = server_tls(launch.http_options) if admin_has_tls(launch.options, launch.http_options) else None
     scheme = "https" if tls is not None else "http"
-    access = Access(read_token(Path(launch.token_path)), launch.options, scheme=scheme)
+    # It is there since the instance started, unless somebody removed it to have another one.
+    token = read_token(ensure_token(Path(launch.token_path).parent))
+    access = Access(token, launch.options, scheme=scheme)
     gateway = AdminGateway(access, AdminApplication(ControllerBackend(link, folder=os.getcwd())), loop=loop)
     settings = HttpSettings(
         own_paths=False,

@@ -30,6 +30,7 @@ __all__ = [
     "ConfigBuild",
     "build_config",
     "build_elsewhere",
+    "main",
     "read_config",
     "read_config_file",
 ]
@@ -303,7 +304,8 @@ def build_elsewhere(
         done = subprocess.run(
             [sys.executable, "-P", "-m", "trygon.processes.config_build"],
             input=msgspec.msgpack.encode(task),
-            capture_output=True,
+            # What user code prints goes where this program's errors go.
+            stdout=subprocess.PIPE,
             # It ends by itself before that.
             timeout=timeout_s + 10.0,
             check=False,

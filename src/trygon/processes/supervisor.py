@@ -22,6 +22,7 @@ import msgspec
 import trygon
 from trygon.client.admin_token import ensure_token
 from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
+from trygon.client.startup import save_startup
 from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
 from trygon.engine.child import apply_code
@@ -60,6 +61,8 @@ def main(arguments: list[str]) -> None:
         control_socket = bind_control(os.path.join(config.runtime_dir, "controller.sock"))
         admin_socket = _open_admin(config)
         record = _record(config, http_sockets, admin_socket)
+        if not config.attached:
+            save_startup(config)
     except TrygonError as error:
         report.fail(str(error))
         sys.exit(1)

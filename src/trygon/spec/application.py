@@ -73,6 +73,10 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the FastAPI documentation page is, relative to the route prefix, or None.
     docs_path: str | None = None
 
+    def with_options(self, **changes: Any) -> DeploymentSpec:
+        """Return a copy with some options changed."""
+        return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, **changes))
+
 
 class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     """How a replica finds the modules that the definitions name."""
@@ -107,3 +111,7 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
             if deployment.name == name:
                 return deployment
         raise KeyError(name)
+
+    def with_deployments(self, deployments: tuple[DeploymentSpec, ...]) -> ApplicationSpec:
+        """Return a copy with other deployments."""
+        return msgspec.structs.replace(self, deployments=deployments)

@@ -25,6 +25,7 @@ __all__ = [
     "DeploymentConfig",
     "RuntimeEnv",
     "parse_config",
+    "place",
 ]
 
 

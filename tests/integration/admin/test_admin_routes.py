@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 
@@ -179,6 +180,32 @@ def test_user_code_runs_neither_in_the_admin_process_nor_in_the_controller(
     pids = {int(line.split()[0]) for line in (tmp_path / "pids").read_text().splitlines()}
     own = {admin.pid(f"trygon-{kind}") for kind in ("admin", "controller", "ingress", "supervisor")}
     assert not pids & own
+
+
+def test_a_build_ends_when_nobody_waits_for_it_any_more(admin: Admin, code: Path) -> None:
+    slow = code / "begun"
+    (code / "greeter.py").write_text(f"import time\nopen({str(slow)!r}, 'w').close()\ntime.sleep(300)\n")
+    with (
+        httpx.Client(base_url=admin.record.admin_url, timeout=httpx.Timeout(20, read=4)) as impatient,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        impatient.put(
+            "/api/serve/applications/default",
+            json=entry(code),
+            headers={"authorization": f"Bearer {admin.token}"},
+        )
+
+    assert slow.exists()
+    wait_until(lambda: not _builds(admin), "the build to end", timeout_s=20)
+    (code / "greeter.py").write_text(APP)
+    assert admin.client.put("/api/serve/applications/default", json=entry(code)).is_success
+    wait_running(admin)
+
+
+def _builds(admin: Admin) -> list[int]:
+    """Return the processes below the admin process: it has none but builds."""
+    children = psutil.Process(admin.pid("trygon-admin")).children(recursive=True)
+    return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_change_is_made_only_at_the_revision_that_was_seen(admin: Admin, code: Path) -> None:

@@ -41,6 +41,15 @@ def test_how_an_instance_was_started_is_kept_and_comes_back(tmp_path: Path) -> N
     assert load_startup(tmp_path) is None
 
 
+def test_a_start_as_before_needs_no_room_on_the_disk(tmp_path: Path) -> None:
+    save_startup(config(tmp_path))
+    written = (tmp_path / "start.json").stat()
+
+    save_startup(config(tmp_path))
+
+    assert written == (tmp_path / "start.json").stat()
+
+
 def test_an_unreadable_start_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "start.json").write_text("{")
 
