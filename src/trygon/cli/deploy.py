@@ -91,6 +91,8 @@ def _build_one(given: dict[str, Any]) -> tuple[DeployConfig, BuiltConfig]:
             application[name] = given[name]
     if given["arguments"]:
         application["args"] = given["arguments"]
+    # `trygon config` shows it so that it can be deployed again from anywhere.
+    application["runtime_env"] = {"working_dir": os.getcwd()}
     import json
 
     text = json.dumps({"applications": [application]})
