@@ -14,11 +14,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from trygon.errors import InstanceError
+from trygon.spec.admin import AdminOptions
 
-__all__ = ["LATENCY_BUCKETS_MS", "Settings", "SettingsError", "make_private_dir", "read_settings"]
+__all__ = [
+    "LATENCY_BUCKETS_MS",
+    "Settings",
+    "SettingsError",
+    "admin_options",
+    "make_private_dir",
+    "read_settings",
+]
 
 T = TypeVar("T")
 
@@ -54,6 +62,15 @@ class Settings:
     instance: str | None = None
     #: `TRYGON_NUM_INGRESS`: ingress processes of an instance that is started from here.
     num_ingress: int = 1
+    #: `TRYGON_ADMIN_PORT`: opens the admin port of any instance that is started from here; None leaves it to
+    #: detached ones, "off" never opens it, 0 takes a free one.
+    admin_port: int | Literal["off"] | None = None
+    #: `TRYGON_ADMIN_HOST`: where the admin port listens.
+    admin_host: str = "127.0.0.1"
+    #: `TRYGON_ADMIN_ALLOWED_HOSTS`: names that requests to it may carry as Host, separated by commas.
+    admin_allowed_hosts: tuple[str, ...] = ()
+    #: `TRYGON_ADMIN_ALLOW_PLAINTEXT`: plain HTTP off loopback too.
+    admin_allow_plaintext: bool = False
     #: `TRYGON_LOG_LEVEL`: level of the system's own log lines.
     log_level: str = "INFO"
 
@@ -98,6 +115,10 @@ class Settings:
             runtime_dir=read("TRYGON_RUNTIME_DIR", _short_path, None) or _default_runtime_dir(environ),
             instance=read("TRYGON_INSTANCE", _instance_name, None),
             num_ingress=read("TRYGON_NUM_INGRESS", _count(1, 64), 1),
+            admin_port=read("TRYGON_ADMIN_PORT", _admin_port, None),
+            admin_host=read("TRYGON_ADMIN_HOST", _host, "127.0.0.1"),
+            admin_allowed_hosts=read("TRYGON_ADMIN_ALLOWED_HOSTS", _hosts, ()),
+            admin_allow_plaintext=read("TRYGON_ADMIN_ALLOW_PLAINTEXT", _flag, False),
             log_level=read("TRYGON_LOG_LEVEL", _level, "INFO"),
             default_http_host=read("RAY_SERVE_DEFAULT_HTTP_HOST", _host, "127.0.0.1"),
             http_keep_alive_timeout_s=read("RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S", _seconds, 0.0),
@@ -119,6 +140,25 @@ class Settings:
             ),
             without_effect=read.leftovers(),
         )
+
+
+def admin_options(settings: Settings, *, attached: bool, port: int | None = None) -> AdminOptions | None:
+    """Return how a new instance serves its admin port, or None for not at all.
+
+    Args:
+        settings: This process's.
+        attached: An instance that ends with its program has none unless somebody asks for it.
+        port: Asks for it; None leaves it to the settings.
+    """
+    chosen = settings.admin_port if port is None else port
+    if chosen == "off" or (chosen is None and attached):
+        return None
+    return AdminOptions(
+        host=settings.admin_host,
+        port=chosen,
+        allowed_hosts=settings.admin_allowed_hosts,
+        allow_plaintext=settings.admin_allow_plaintext,
+    )
 
 
 def read_settings() -> Settings:
@@ -245,6 +285,18 @@ def _host(text: str) -> str:
     if text.strip() != text or any(character.isspace() or character in "/@" for character in text):
         raise ValueError("a host name or an IP address")
     return text
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(_host(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _admin_port(text: str) -> int | Literal["off"]:
+    if text == "off":
+        return "off"
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise ValueError("a port from 0 to 65535 (0 takes a free one), or 'off'")
+    return int(text)
 
 
 def _header_name(text: str) -> str:

@@ -8,7 +8,9 @@ TrygonError
 │   ├── BackPressureError             a bounded queue is full
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
+│   ├── ConfigError                   a configuration file has mistakes (also a ValueError)
 │   └── DeployError                   an application could not be deployed (also a RuntimeError)
+│       └── RevisionConflictError     the application is not at the revision that the caller saw
 ├── ReplicaDiedError                  the replica died while the request was in work
 ├── TaskError                         user code raised; a sub-class of the user's own type is made for each
 └── InstanceError                     no instance, it cannot be started, or it went away (also a RuntimeError)
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackPressureError",
+    "ConfigError",
     "DeployError",
     "DeploymentUnavailableError",
     "InstanceError",
@@ -27,6 +30,7 @@ __all__ = [
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
+    "RevisionConflictError",
     "SerializationError",
     "ServeError",
     "TaskError",
@@ -143,6 +147,25 @@ class TaskError(TrygonError):
 
 class DeployError(ServeError, RuntimeError):
     """An application could not be deployed; what ran before runs on."""
+
+
+class RevisionConflictError(DeployError):
+    """The application changed since the caller looked at it; nothing was done."""
+
+
+class ConfigError(ServeError, ValueError):
+    """A configuration file cannot be used; nothing was changed.
+
+    Args:
+        mistakes: One sentence each, beginning with file, line and key: ``serve.yaml:12: applications[0]: ...``.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__(*mistakes)
+        self.mistakes = mistakes
+
+    def __str__(self) -> str:
+        return "\n".join(self.mistakes)
 
 
 class InstanceError(TrygonError, RuntimeError):

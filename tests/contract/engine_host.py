@@ -30,6 +30,7 @@ def main(folder: str, portable: str) -> None:
         config,
         Programs(
             controller=carry,
+            admin=lambda launch: None,
             ingress=lambda _: None,
             replica=run_replica,
             replica_command=(

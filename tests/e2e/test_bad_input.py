@@ -124,7 +124,11 @@ MISTAKES = {
     "unknown option of a deployment": ("unknown:app", 1, ["'num_replica'", "did you mean 'num_replicas'"]),
     "constructor raises": ("shop:failing", 1, ["RuntimeError: no weights", "shop.py", "'Fails'"]),
     "constructor ends its process": ("shop:dying", 1, ["exit code 7", "'Dies'"]),
-    "a configuration file": ("config.yaml", 2, ["config.yaml", "trygon run module:app"]),
+    "a configuration without applications": (
+        "config.yaml",
+        1,
+        ["config.yaml:1: applications", "at least one"],
+    ),
     "bad route": ("shop:app --route-prefix shop", 1, ["starts with '/'", "'shop'"]),
     "route with a slash at the end": ("shop:app --route-prefix /shop/", 1, ["write '/shop'"]),
     "bad name": ("shop:app --name a#b", 1, ["'a#b'", "'#'"]),

@@ -27,6 +27,8 @@ SCRIPT = Path(__file__).with_name("script.py")
 SETUP = {"git", "cd", "pip", "pip3", "source", "deactivate", "sudo", "apt-get", "brew", "python3.11", "uv"}
 
 _FENCE = re.compile(r"^( *)```([\w-]*)([^\n`]*)\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
+#: The output of a command as a part of another.
+_SUBSTITUTION = re.compile(r"\$\((trygon [^()]*)\)")
 _FILE_NAME = re.compile(r"# ([\w./-]+\.\w+)\s*$")
 
 
@@ -95,6 +97,7 @@ class Reader:
 
     folder: Path
     port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
     #: Socket paths must be short, so this one is not below pytest's folder.
     runtime_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="trygon-")))
     server: subprocess.Popen[str] | None = None
@@ -127,7 +130,7 @@ class Reader:
         """Do what one block asks for."""
         if "no-run" in block.words:
             return
-        text = block.text.replace("8000", str(self.port))
+        text = self.with_ports(block.text)
         first_line = text.partition("\n")[0]
         if name := _FILE_NAME.match(first_line):
             path = self.folder / name[1]
@@ -139,14 +142,19 @@ class Reader:
             self.run_python([path.name])
         elif block.language in {"bash", "console"}:
             for command in read_commands(block):
-                output = self.run(command.text.replace("8000", str(self.port)))
-                shown = command.output.replace("8000", str(self.port))
+                output = self.run(self.with_ports(command.text))
+                shown = self.with_ports(command.output)
                 assert not shown or matches(shown, output), (
                     f"line {block.line}: {command.text}\nshown:\n{shown}\n\nfound:\n{output}"
                 )
 
+    def with_ports(self, text: str) -> str:
+        """Put the page's own ports in place of the usual ones."""
+        return text.replace("8000", str(self.port)).replace("8265", str(self.admin_port))
+
     def run(self, command: str) -> str:
         """Run one command line and return what it prints; nothing for setting up and for servers."""
+        command = _SUBSTITUTION.sub(lambda found: self.run(found[1]).strip(), command)
         program, *arguments = shlex.split(command, comments=True)
         if program.startswith(("scripts/", "./scripts/")):
             assert os.access(ROOT / program, os.X_OK), f"{program} is not there, or not executable"

@@ -3,7 +3,7 @@
 The rules for writers:
 
 * The blocks of a page are followed from top to bottom, in one empty folder, with one port.
-  "8000" in a block stands for the port: write ``http://127.0.0.1:8000``.
+  "8000" in a block stands for the port: write ``http://127.0.0.1:8000``; "8265" for the admin port.
 * A block whose first line is a comment with a file name (``# converter.py``, ``# config.yaml``)
   is written to that file, in any language.
 * Another ``python`` block is run as a program of its own, and must end with status 0.
@@ -11,6 +11,7 @@ The rules for writers:
 * A ``bash`` block holds commands, one a line. A ``console`` block holds commands after ``$ ``, each with
   the output that the reader will see; ``...`` in it stands for anything.
   Commands may be ``trygon ...``, ``python FILE.py``, ``python -m MODULE`` and ``curl ...``.
+  ``$(trygon ...)`` in a command stands for what that prints.
   Commands that set a machine up (``git``, ``cd``, ``pip``, ``python -m venv``, ``source``, ``apt-get``) are not run;
   for ``scripts/...`` it is only checked that the script is there. Anything else fails the test.
 * ``trygon run ...`` runs until the page's next ``trygon run`` or its end, and must then end cleanly on Ctrl-C.

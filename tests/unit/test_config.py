@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trygon.config import LATENCY_BUCKETS_MS, Settings, SettingsError, make_private_dir
+from trygon.config import LATENCY_BUCKETS_MS, Settings, SettingsError, admin_options, make_private_dir
 from trygon.errors import InstanceError
+from trygon.spec.admin import AdminOptions
 
 
 def settings(**environ: str) -> Settings:
@@ -103,6 +104,42 @@ def test_a_malformed_variable_is_refused_by_name_with_its_value(name: str, text:
     assert name in str(caught.value)
     assert repr(text) in str(caught.value)
     assert "; want " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, attached, port, expected",
+    [
+        ("", True, None, None),
+        ("", False, None, AdminOptions()),
+        ("off", False, None, None),
+        ("off", True, 9000, AdminOptions(port=9000)),
+        ("0", True, None, AdminOptions(port=0)),
+        ("9001", False, 9000, AdminOptions(port=9000)),
+    ],
+)
+def test_the_admin_port_is_for_detached_instances_and_those_that_ask(
+    text: str, attached: bool, port: int | None, expected: AdminOptions | None
+) -> None:
+    found = settings(TRYGON_ADMIN_PORT=text)
+
+    assert expected == admin_options(found, attached=attached, port=port)
+
+
+def test_where_the_admin_port_listens_is_read_too() -> None:
+    found = settings(
+        TRYGON_ADMIN_HOST="0.0.0.0",
+        TRYGON_ADMIN_ALLOWED_HOSTS="a.example, b.example,",
+        TRYGON_ADMIN_ALLOW_PLAINTEXT="1",
+    )
+
+    expected = AdminOptions(host="0.0.0.0", allowed_hosts=("a.example", "b.example"), allow_plaintext=True)
+    assert expected == admin_options(found, attached=False)
+
+
+@pytest.mark.parametrize("text", ["on", "-1", "65536", "8265 "])
+def test_an_admin_port_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"TRYGON_ADMIN_PORT.*or 'off'"):
+        settings(TRYGON_ADMIN_PORT=text)
 
 
 def test_variables_that_change_nothing_are_named() -> None:

@@ -17,12 +17,18 @@ __all__ = ["run_command_line"]
 #: Where each sub-command lives; a module is imported when its command is used.
 _COMMANDS = {
     "run": "trygon.cli.run:run",
+    "start": "trygon.cli.start:start",
+    "deploy": "trygon.cli.deploy:deploy",
+    "plan": "trygon.cli.plan:plan",
+    "config": "trygon.cli.goal_config:config",
+    "build": "trygon.cli.build:build",
     "status": "trygon.cli.status:status",
     "explain": "trygon.cli.explain:explain",
     "logs": "trygon.cli.logs:logs",
     "history": "trygon.cli.history:history",
     "undo": "trygon.cli.history:undo",
     "delete": "trygon.cli.ending:delete",
+    "token": "trygon.cli.token:token",
     "shutdown": "trygon.cli.ending:shutdown",
     "doctor": "trygon.cli.doctor:doctor",
     "completion": "trygon.cli.completion:completion",
@@ -41,7 +47,12 @@ class _Group(click.Group):
             return None
         module, _, name = path.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        command.help = _with_examples(command.help)
         return command
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.help = _with_examples(self.help)
+        super().format_help_text(ctx, formatter)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -54,6 +65,11 @@ class _Group(click.Group):
                 hint = f"; to serve it write: trygon run {args[0]}"
             ctx.fail(f"there is no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _with_examples(text: str | None) -> str | None:
+    """Keep the lines of examples as they are: click looks for the character that a raw docstring spells out."""
+    return text and text.replace("\\b\n", "\b\n")
 
 
 @click.group(
@@ -72,6 +88,8 @@ def _commands() -> None:
       trygon run converter:app                 serve the application `app` of converter.py
       trygon run converter:app --reload        start the new code whenever a file is saved
       trygon run wine:build model=forest       call the application builder with arguments
+      trygon start                             an instance that stays, restored from what it held
+      trygon deploy serve.yaml                 make it run what the file says
       trygon status                            what runs, and how it is
     """
 

@@ -51,7 +51,7 @@ def the_instance(settings: Settings, name: str | None) -> InstanceRecord:
     if record is not None:
         return record
     which = f"no instance {name!r} is running" if name else "no instance is running"
-    raise InstanceError(f"{which} (looked in {settings.runtime_dir}); start one with: trygon run MODULE:APP")
+    raise InstanceError(f"{which} (looked in {settings.runtime_dir}); start one with: trygon start")
 
 
 def application_named(name: str, running: list[str]) -> str:

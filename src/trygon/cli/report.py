@@ -14,7 +14,7 @@ from trygon.spec.instance import InstanceRecord
 from trygon.spec.status import ApplicationStatusOverview, DeploymentStatus
 
 if TYPE_CHECKING:
-    from trygon.processes.builder import BuildResult
+    from trygon.cli.work import Outcome
 
 __all__ = ["Report", "base_url"]
 
@@ -79,9 +79,14 @@ class Report:
         self._terminal.line(f"{shown}{more} changed, reloading", colour="cyan")
         self._begin(f"importing {self._what}")
 
-    def starting(self, spec: ApplicationSpec) -> None:
-        """The application is built; its replicas are being started."""
-        self._doing = f"starting {_listed([deployment.name for deployment in spec.deployments])}"
+    def warn(self, texts: tuple[str, ...]) -> None:
+        """Something is accepted and changes nothing."""
+        for text in texts:
+            self._terminal.line(f"warning: {text}", colour="yellow")
+
+    def starting(self, specs: tuple[ApplicationSpec, ...]) -> None:
+        """The applications are built; their replicas are being started."""
+        self._doing = f"starting {_listed([d.name for spec in specs for d in spec.deployments])}"
         self._told.clear()
 
     def progress(self, status: ApplicationStatusOverview) -> None:
@@ -102,9 +107,9 @@ class Report:
             self._doing = f"starting {_listed(waiting)}"
 
     def serving(
-        self, record: InstanceRecord, spec: ApplicationSpec, *, is_reload: bool, is_left: bool
+        self, record: InstanceRecord, specs: tuple[ApplicationSpec, ...], *, is_reload: bool, is_left: bool
     ) -> None:
-        """The application answers."""
+        """The applications answer."""
         took_s = self._clock.monotonic() - self._begun
         self._end()
         self._is_serving = True
@@ -112,21 +117,7 @@ class Report:
         if is_reload:
             self._terminal.line(f"the new code serves, after {took_s:.2f} s", colour="green")
             return
-        url = base_url(record)
-        deployments = _listed(
-            [f"{d.name} ({_replicas(d.options.num_replicas)})" for d in reversed(spec.deployments)]
-        )
-        rows = [("application", f"{spec.name}: {deployments}")]
-        if url and spec.route_prefix is not None:
-            # The prefix "/" is the address itself.
-            prefix = spec.route_prefix.rstrip("/")
-            note = f"  (listens on {record.host})" if record.host in {"0.0.0.0", "::"} else ""
-            rows.append(("URL", f"{url}{prefix or '/'}{note}"))
-            docs = spec.deployment(spec.ingress).docs_path
-            if docs is not None:
-                rows.append(("documentation", f"{url}{prefix}{docs}"))
-        else:
-            rows.append(("URL", "none: it is called through handles only"))
+        rows = [row for spec in specs for row in _rows_of(record, spec)]
         rows.append(("instance", record.name))
         stop = f"trygon shutdown --instance {record.name}" if is_left else "Ctrl-C"
         rows.append(("stop with", stop))
@@ -144,7 +135,7 @@ class Report:
         self._end()
         self._terminal.line(f"error: {text}", colour="red")
 
-    def build_failed(self, result: BuildResult, *, is_waiting: bool, is_serving: bool) -> None:
+    def build_failed(self, result: Outcome, *, is_waiting: bool, is_serving: bool) -> None:
         """User code could not be imported, or makes no application."""
         if result.traceback:
             self._end()
@@ -211,15 +202,34 @@ class Report:
             self._terminal.line(f"{before}waiting for a change of the files", colour="cyan")
 
 
+def _rows_of(record: InstanceRecord, spec: ApplicationSpec) -> list[tuple[str, str]]:
+    """Return the lines of the summary about one application."""
+    url = base_url(record)
+    deployments = _listed(
+        [f"{d.name} ({_replicas(d.options.num_replicas)})" for d in reversed(spec.deployments)]
+    )
+    rows = [("application", f"{spec.name}: {deployments}")]
+    if not url or spec.route_prefix is None:
+        return [*rows, ("URL", "none: it is called through handles only")]
+    # The prefix "/" is the address itself.
+    prefix = spec.route_prefix.rstrip("/")
+    note = f"  (listens on {record.host})" if record.host in {"0.0.0.0", "::"} else ""
+    rows.append(("URL", f"{url}{prefix or '/'}{note}"))
+    docs = spec.deployment(spec.ingress).docs_path
+    if docs is not None:
+        rows.append(("documentation", f"{url}{prefix}{docs}"))
+    return rows
+
+
 def base_url(record: InstanceRecord) -> str:
     """Return where an instance serves HTTP, without a trailing slash; empty when it does not."""
     if not record.port:
         return ""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(record.host, record.host)
     return (
-        f"http://[{host}]:{record.port}"
+        f"{record.scheme}://[{host}]:{record.port}"
         if ":" in host.strip("[]") and host[0] != "["
-        else f"http://{host}:{record.port}"
+        else f"{record.scheme}://{host}:{record.port}"
     )
 
 

@@ -19,8 +19,9 @@ import msgspec
 
 from trygon.cli.opening import Opening, RunOptions
 from trygon.cli.report import Report
+from trygon.cli.work import Outcome, PendingBuild, Work
 from trygon.errors import InstanceError, TrygonError
-from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
+from trygon.processes.builder import Builder
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.status import ApplicationStatusOverview
 
@@ -52,7 +53,7 @@ class _ConnectFailed(msgspec.Struct, frozen=True):
 
 class _Built(msgspec.Struct, frozen=True):
     attempt: int
-    result: BuildResult
+    result: Outcome
 
 
 class _Progress(msgspec.Struct, frozen=True):
@@ -82,11 +83,11 @@ class _Ended(msgspec.Struct, frozen=True):
 
 
 class Session:
-    """Serves one application from a terminal.
+    """Serves applications from a terminal.
 
     Args:
         opening: The instance, which may still be starting.
-        request: What to build.
+        work: What to build.
         options: How to run it.
         report: Tells about it.
         events: Numbers of signals arrive here, and the session's own events.
@@ -95,14 +96,14 @@ class Session:
     def __init__(
         self,
         opening: Opening,
-        request: BuildRequest,
+        work: Work,
         options: RunOptions,
         report: Report,
         events: queue.SimpleQueue[Any],
     ) -> None:
         self._opening = opening
         self._launched = opening.launched
-        self._request = request
+        self._work = work
         self._options = options
         self._report = report
         self._events = events
@@ -110,19 +111,21 @@ class Session:
         self._instance: Instance | None = None
         self._connector: threading.Thread | None = None
         self._builder: Builder | None = None
-        self._build: Build | None = None
+        self._build: PendingBuild | None = None
         self._tail: LogTail | None = None
         self._watcher: SourceWatcher | None = None
         #: Counts builds; events of older ones are stale.
         self._attempt = 0
-        #: The specification of this attempt, once it is built.
-        self._spec: ApplicationSpec | None = None
+        #: The specifications of this attempt, once it is built.
+        self._specs: tuple[ApplicationSpec, ...] | None = None
         #: Whether some attempt has been serving.
         self._has_served = False
         #: The attempt that was deployed last; 0 before.
         self._deployed = 0
-        #: Whether the joined instance had an application of this name before.
-        self._was_there = False
+        #: Applications that this command deployed.
+        self._names: tuple[str, ...] = ()
+        #: Those of them that the joined instance had before.
+        self._were_there: frozenset[str] = frozenset()
         #: The signal that asked for the end; 0 before.
         self._stop_number = 0
 
@@ -175,7 +178,7 @@ class Session:
         from trygon.cli.watch import SourceWatcher
 
         self._watcher = SourceWatcher(
-            self._request.sys_path, lambda paths: self._events.put(_SourcesChanged(paths))
+            self._work.folders, lambda paths: self._events.put(_SourcesChanged(paths))
         )
         self._watcher.start()
 
@@ -230,8 +233,8 @@ class Session:
         if self._build is not None:
             self._build.cancel()
         self._attempt += 1
-        self._spec = None
-        build, attempt = self._builder.begin(self._request), self._attempt
+        self._specs = None
+        build, attempt = self._work.begin(self._builder), self._attempt
         self._build = build
 
         def wait() -> None:
@@ -243,14 +246,15 @@ class Session:
 
         self._spawn(wait)
 
-    def _take_build(self, result: BuildResult) -> int | None:
+    def _take_build(self, result: Outcome) -> int | None:
         self._build = None
         if self._watcher is not None:
             self._watcher.add_files(result.files)
-        if result.spec is None:
+        self._report.warn(result.warnings)
+        if result.error:
             self._report.build_failed(result, is_waiting=self._options.reload, is_serving=self._has_served)
             return None if self._options.reload else 1
-        self._spec = result.spec
+        self._specs = result.specs
         if not self._options.reload and self._builder is not None:
             self._builder.close()
             self._builder = None
@@ -259,17 +263,20 @@ class Session:
 
     def _deploy(self) -> None:
         """Deploy what is built, when there is an instance to deploy it to."""
-        instance, spec, attempt = self._instance, self._spec, self._attempt
-        if instance is None or spec is None or self._deployed == attempt:
+        instance, specs, attempt = self._instance, self._specs, self._attempt
+        if instance is None or specs is None or self._deployed == attempt:
             return
         self._deployed = attempt
-        self._report.starting(spec)
+        self._report.starting(specs)
+        names = tuple(spec.name for spec in specs)
+        removed = tuple(name for name in self._names if name not in names)
+        self._names = names
 
         def deploy() -> None:
             try:
                 if self._launched is None and not self._has_served:
-                    self._was_there = spec.name in instance.status().applications
-                revisions = instance.deploy((spec,), origin=f"trygon run {self._request.import_path}")
+                    self._were_there = frozenset(instance.status().applications)
+                revisions = self._work.deploy(instance, specs, removed)
                 instance.wait_running(
                     revisions, on_progress=lambda _, status: self._events.put(_Progress(attempt, status))
                 )
@@ -282,9 +289,9 @@ class Session:
 
     def _serving(self) -> int | None:
         assert self._instance is not None
-        assert self._spec is not None
+        assert self._specs is not None
         self._report.serving(
-            self._instance.record, self._spec, is_reload=self._has_served, is_left=not self._options.blocking
+            self._instance.record, self._specs, is_reload=self._has_served, is_left=not self._options.blocking
         )
         self._has_served = True
         return None if self._options.blocking else 0
@@ -349,10 +356,11 @@ class Session:
         instance, grace_s = self._instance, self._options.grace_s
         if self._launched is None:
             # One that was there before, and that this command has not replaced, is none of its business.
-            is_ours = self._has_served or (self._deployed and not self._was_there)
-            if instance is not None and is_ours and not instance.is_gone:
-                with contextlib.suppress(TrygonError, TimeoutError):
-                    instance.delete(self._request.name)
+            for name in self._names:
+                is_ours = self._has_served or name not in self._were_there
+                if instance is not None and is_ours and not instance.is_gone:
+                    with contextlib.suppress(TrygonError, TimeoutError):
+                        instance.delete(name)
             return
         if instance is not None:
             instance.shutdown(grace_s=grace_s, timeout_s=grace_s + _END_SLACK_S)

@@ -18,6 +18,7 @@ from trygon.client.instances import choose, find, new_name, place
 from trygon.client.launch import Launched, begin_launch
 from trygon.client.link import ControlLink, Notice, Request
 from trygon.client.rundir import RunDir
+from trygon.client.startup import forget_startup
 from trygon.errors import InstanceError
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.control import (
@@ -25,6 +26,7 @@ from trygon.spec.control import (
     DeleteApplication,
     DeployApplications,
     Explain,
+    GetGoal,
     GetHistory,
     GetStatus,
     Hello,
@@ -37,6 +39,7 @@ from trygon.spec.control import (
 from trygon.spec.explanation import Explanation
 from trygon.spec.history import RevisionRecord
 from trygon.spec.instance import InstanceConfig, InstanceRecord
+from trygon.spec.plan import InstanceGoal
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
 
@@ -208,6 +211,31 @@ class Instance:
         """
         return msgspec.convert(self._ask(Explain(name=name), timeout_s=_ANSWER_S), Explanation)
 
+    def apply(
+        self, applications: tuple[ApplicationSpec, ...], *, removed: tuple[str, ...] = (), origin: str = ""
+    ) -> dict[str, int]:
+        """Make what a configuration file says so, in one step: what did not change keeps its replicas.
+
+        Args:
+            applications: What is wanted.
+            removed: Applications that are deleted in the same step.
+            origin: Who asks, for the history.
+
+        Returns:
+            The revision of each of `applications`.
+
+        Raises:
+            DeployError: It cannot be done; nothing was changed.
+        """
+        request = DeployApplications(
+            applications=applications, declarative=True, removed=removed, origin=origin
+        )
+        return msgspec.convert(self._ask(request), dict[str, int])
+
+    def goal(self) -> InstanceGoal:
+        """Return what is wanted of every application, and what the machine has."""
+        return msgspec.convert(self._ask(GetGoal(), timeout_s=_ANSWER_S), InstanceGoal)
+
     def wait_running(
         self,
         revisions: dict[str, int],
@@ -269,6 +297,8 @@ class Instance:
                     os.kill(self.record.pid, signal.SIGTERM)
                 if self._wait_ended(patience_s):
                     break
+        # Whoever ends an instance by its own wish starts the next one anew.
+        forget_startup(Path(self.record.state_dir))
         self.close()
 
     def _end_orderly(self, grace_s: float | None, timeout_s: float) -> bool:

@@ -23,6 +23,8 @@ from trygon.spec.control import (
     DrainReplica,
     Explain,
     FromPeer,
+    GetDetails,
+    GetGoal,
     GetHistory,
     GetStatus,
     Hello,
@@ -46,10 +48,12 @@ Request = (
     | WaitApplications
     | DeleteApplication
     | WaitDeleted
+    | GetGoal
     | GetStatus
     | GetHistory
     | UndoApplication
     | Explain
+    | GetDetails
     | InstanceInfo
     | Shutdown
 )

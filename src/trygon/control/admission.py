@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from trygon.control.state import Application
 from trygon.engine.base import Capabilities, Resources
-from trygon.errors import DeployError
+from trygon.errors import DeployError, RevisionConflictError
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 
-__all__ = ["admit", "notes_for"]
+__all__ = ["admit", "check_revision", "notes_for"]
 
 _EPSILON = 1e-6
 
@@ -40,6 +40,22 @@ def admit(
     _check_routes(specs, beside)
     if capabilities.gpus:
         _check_resources(specs, beside, resources)
+
+
+def check_revision(application: Application | None, name: str, seen: int) -> None:
+    """Check that an application is at the revision that a caller saw; 0 is "there is none".
+
+    Raises:
+        RevisionConflictError: It has moved.
+    """
+    found = 0 if application is None or application.deleting else application.last_revision
+    if found != seen:
+        wanted = f"revision {seen}" if seen else "no such application"
+        now = f"revision {found}" if found else "deleted, or was never deployed"
+        raise RevisionConflictError(
+            f"application {name!r} is not as you saw it: wanted {wanted}, it is now {now}; "
+            "read it again, and repeat the change if it is still right"
+        )
 
 
 def notes_for(spec: ApplicationSpec, resources: Resources) -> dict[str, str]:

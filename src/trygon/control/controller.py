@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Any
 
 import msgspec
@@ -23,11 +24,12 @@ from trygon.control.actions import (
     ReconfigureReplica,
     StartReplica,
 )
-from trygon.control.admission import admit, notes_for
+from trygon.control.admission import admit, check_revision, notes_for
 from trygon.control.blobs import detach_code
 from trygon.control.calls import Waiters
 from trygon.control.core import Core
 from trygon.control.deaths import death_cause
+from trygon.control.details import applications_details
 from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
@@ -51,6 +53,7 @@ from trygon.control.events import (
 )
 from trygon.control.explaining import explain
 from trygon.control.fold import fold
+from trygon.control.goal import goal_of
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
 from trygon.control.reconcile.change import next_revision
@@ -76,6 +79,8 @@ from trygon.spec.control import (
     DeployApplications,
     Explain,
     FromPeer,
+    GetDetails,
+    GetGoal,
     GetHistory,
     GetStatus,
     InstanceInfo,
@@ -93,6 +98,7 @@ from trygon.spec.control import (
 from trygon.spec.control import (
     DrainReplica as DrainOrder,
 )
+from trygon.spec.details import ControllerInfo, InstanceDetails, ProxyDetails
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.status import InstanceStatus, ProxyStatus
 from trygon.spec.validation import near_names
@@ -416,14 +422,14 @@ class Controller:
                     self._waiters.add_running(peer, call.seq, request.revisions)
                     self._waiters.look(self.state)
                 case DeleteApplication():
-                    await self._delete(request.name)
+                    await self._delete(request)
                     peer.reply(call.seq)
                 case WaitDeleted():
                     self._waiters.add_deleted(peer, call.seq, request.name)
                     self._waiters.look(self.state)
                 case UndoApplication():
                     peer.reply(call.seq, await self._undo(request))
-                case GetStatus() | GetHistory() | Explain() | InstanceInfo():
+                case GetStatus() | GetDetails() | GetGoal() | GetHistory() | Explain() | InstanceInfo():
                     peer.reply(call.seq, msgspec.to_builtins(self._look_up(request)))
                 case Shutdown():
                     self._waiters.add_shutdown(peer, call.seq)
@@ -436,11 +442,17 @@ class Controller:
             logger.exception("a call failed")
             peer.refuse(call.seq, InstanceError(f"the controller failed: {error!r}; see its log"))
 
-    def _look_up(self, request: GetStatus | GetHistory | Explain | InstanceInfo) -> Any:
+    def _look_up(
+        self, request: GetStatus | GetDetails | GetGoal | GetHistory | Explain | InstanceInfo
+    ) -> Any:
         """Return what a question that changes nothing is answered with."""
         match request:
             case GetStatus():
                 return self.status()
+            case GetDetails():
+                return self.details()
+            case GetGoal():
+                return goal_of(self.state, self._engine.resources())
             case GetHistory():
                 return self._keeper.history.records(self._known(request.name))
             case Explain():
@@ -455,14 +467,12 @@ class Controller:
             specs.append(spec)
             blobs.update(found)
         async with self._changing:
-            names = [spec.name for spec in specs]
-            return self._repeated(names, request.token) or await self._want(
-                tuple(specs),
-                blobs,
-                token=request.token,
-                origin=request.origin,
-                declarative=request.declarative,
-            )
+            repeated = self._repeated([spec.name for spec in specs], request.token)
+            if repeated is not None:
+                return repeated
+            for name, seen in request.expected_revisions.items():
+                check_revision(self.state.applications.get(name), name, seen)
+            return await self._want(tuple(specs), blobs, request)
 
     async def _undo(self, request: UndoApplication) -> dict[str, int]:
         async with self._changing:
@@ -471,8 +481,9 @@ class Controller:
                 return repeated
             earlier = self._keeper.history.earlier(self._known(request.name), request.to)
             spec = await self._keeper.revive(earlier)
+            origin = f"undo: revision {earlier.number} again"
             return await self._want(
-                (spec,), {}, token=request.token, origin=f"undo: revision {earlier.number} again"
+                (spec,), {}, DeployApplications(applications=(), token=request.token, origin=origin)
             )
 
     def _known(self, name: str) -> Application:
@@ -483,32 +494,33 @@ class Controller:
         return application
 
     async def _want(
-        self,
-        specs: tuple[ApplicationSpec, ...],
-        blobs: dict[str, bytes],
-        *,
-        token: str,
-        origin: str,
-        declarative: bool = False,
+        self, specs: tuple[ApplicationSpec, ...], blobs: dict[str, bytes], request: DeployApplications
     ) -> dict[str, int]:
-        """Make each specification the wanted revision of its application; `_changing` is held."""
+        """Make each specification the wanted revision of its application, as `request` says; `_changing` is held."""
         if self._shutdown is not None:
             raise InstanceError("the instance is shutting down; start a new one")
-        admit(specs, self.state.applications, self._engine.resources(), self._engine.capabilities)
+        kept = {spec.name for spec in specs}
+        removed = tuple(n for n in request.removed if n in self.state.applications and n not in kept)
+        staying = {name: found for name, found in self.state.applications.items() if name not in removed}
+        if specs or not request.declarative:
+            admit(specs, staying, self._engine.resources(), self._engine.capabilities)
         revisions: dict[str, Revision] = {}
         numbers: dict[str, int] = {}
         for spec in specs:
-            revision = self._next_revision(spec, token, origin, declarative=declarative)
+            revision = self._next_revision(spec, request)
             if revision is not None:
                 revisions[spec.name] = revision
             numbers[spec.name] = (revision or self._target(spec.name)).number
-        if not revisions:
+        if not revisions and not removed:
             return numbers
-        await self._keeper.save(deployed=revisions, blobs=blobs)
+        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs)
         if self._shutdown is not None:
             # It began while the state was being saved; what is started now would never be ended.
             raise InstanceError("the instance is shutting down; start a new one")
-        self._handle(*(ApplicationDeployed(name, revision) for name, revision in revisions.items()))
+        self._handle(
+            *(ApplicationDeleted(name) for name in removed),
+            *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
+        )
         return numbers
 
     def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:
@@ -524,30 +536,35 @@ class Controller:
             numbers[name] = target.number
         return numbers or None
 
-    def _next_revision(
-        self, spec: ApplicationSpec, token: str, origin: str, *, declarative: bool
-    ) -> Revision | None:
+    def _next_revision(self, spec: ApplicationSpec, request: DeployApplications) -> Revision | None:
         asked = Revision(
             number=self._keeper.last_revision(spec.name) + 1,
             spec=spec,
             deployed_wall_s=self._clock.wall(),
-            token=token,
-            origin=origin,
+            token=request.token,
+            origin=request.origin,
             notes=notes_for(spec, self._engine.resources()),
         )
         application = self.state.applications.get(spec.name)
-        return next_revision(application, asked, declarative=declarative)
+        return next_revision(application, asked, declarative=request.declarative)
 
     def _target(self, name: str) -> Revision:
         target = self.state.applications[name].target
         assert target is not None, "only a revision that is aimed at already needs no new one"
         return target
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, request: DeleteApplication) -> None:
+        name = request.name
         async with self._changing:
-            if name not in self.state.applications:
+            application = self.state.applications.get(name)
+            seen = request.expected_revision
+            is_gone = application is None or application.deleting
+            # The call is sent again after the controller's death, and may have been carried out before it.
+            if seen is not None and not (is_gone and seen == self._keeper.last_revision(name)):
+                check_revision(application, name, seen)
+            if application is None:
                 return
-            await self._keeper.save(deleted=name)
+            await self._keeper.save(deleted=(name,))
             self._handle(ApplicationDeleted(name))
 
     def status(self) -> InstanceStatus:
@@ -560,6 +577,26 @@ class Controller:
             applications={
                 name: application_status(application) for name, application in self.state.applications.items()
             },
+        )
+
+    def details(self) -> InstanceDetails:
+        """Return everything that runs, replica by replica."""
+        record = self._record
+        return InstanceDetails(
+            controller_info=ControllerInfo(
+                pid=os.getpid(), log_file_path=os.path.join(record.log_dir, "controller.log")
+            ),
+            proxy_location="EveryNode" if self._num_ingress else "Disabled",
+            http_options={"host": record.host, "port": record.port},
+            proxies={
+                slot: ProxyDetails(
+                    status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")
+                )
+                for slot, status in self.status().proxies.items()
+            },
+            applications=applications_details(
+                self.state, now=self._clock.monotonic(), wall_now=self._clock.wall()
+            ),
         )
 
     # ---- the end

@@ -90,14 +90,14 @@ class Keeper:
         self,
         *,
         deployed: dict[str, Revision] | None = None,
-        deleted: str = "",
+        deleted: tuple[str, ...] = (),
         blobs: dict[str, bytes] | None = None,
     ) -> None:
         """Save the state as it will be after this change.
 
         Args:
             deployed: Revisions that are about to be wanted, by application.
-            deleted: The application that is about to be unwanted.
+            deleted: Applications that are about to be unwanted.
             blobs: Snapshots of code that the revisions name by digest.
         """
         async with self._saving:
@@ -128,7 +128,9 @@ class Keeper:
         """Keep what is saved: what follows is the end of the instance, and nobody's wish."""
         self._closed = True
 
-    def _wanted(self, deployed: dict[str, Revision], deleted: str, blobs: dict[str, bytes]) -> WantedState:
+    def _wanted(
+        self, deployed: dict[str, Revision], deleted: tuple[str, ...], blobs: dict[str, bytes]
+    ) -> WantedState:
         def detached(revision: Revision | None) -> Revision | None:
             if revision is None:
                 return None
@@ -140,7 +142,7 @@ class Keeper:
         for name in self._state.applications.keys() | deployed.keys():
             application = self._state.applications.get(name) or Application(name)
             revision = deployed.get(name)
-            gone = name == deleted
+            gone = name in deleted
             kept.append(
                 WantedApplication(
                     name=name,

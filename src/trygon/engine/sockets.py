@@ -8,8 +8,9 @@ import socket
 from pathlib import Path
 
 from trygon.errors import InstanceError
+from trygon.spec.admin import DEFAULT_ADMIN_PORT
 
-__all__ = ["bind_control", "bind_http"]
+__all__ = ["bind_admin", "bind_control", "bind_http"]
 
 #: Connections that wait while an ingress is being replaced; the kernel may lower it (somaxconn).
 _BACKLOG = 4096
@@ -41,6 +42,21 @@ def bind_http(host: str, port: int, count: int) -> list[socket.socket]:
         return [_listen(_bind(family, address, shared=True)) for _ in range(count)]
     except OSError as error:
         raise InstanceError(_explain(host, port, error)) from None
+
+
+def bind_admin(host: str, port: int | None) -> socket.socket:
+    """Return the admin port's listening socket; a port that nobody asked for gives way to a free one.
+
+    Raises:
+        InstanceError: The port is taken, forbidden, or the host is not of this machine.
+    """
+    try:
+        return bind_http(host, DEFAULT_ADMIN_PORT if port is None else port, 1)[0]
+    except InstanceError as error:
+        if port is not None:
+            raise InstanceError(f"the admin port cannot be opened: {error}") from None
+    # Several instances stand side by side, and only one can have the default.
+    return bind_http(host, 0, 1)[0]
 
 
 def bind_control(path: str) -> socket.socket:

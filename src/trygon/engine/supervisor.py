@@ -38,8 +38,9 @@ from trygon.engine.messages import (
 )
 from trygon.engine.platform import Platform
 from trygon.engine.vitals import read_vitals
+from trygon.spec.admin import TOKEN_FILE
 from trygon.spec.instance import InstanceConfig
-from trygon.spec.launch import IngressLaunch, ReplicaLaunch
+from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
 
 __all__ = ["Programs", "Supervisor"]
 
@@ -69,6 +70,7 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
     #: Gets the descriptors of its listening socket and of its link to the supervisor.
     controller: Callable[[int, int], None]
     ingress: Callable[[IngressLaunch], None]
+    admin: Callable[[AdminLaunch], None]
     replica: Callable[[ReplicaLaunch], None]
     #: Command line that runs one replica from a fresh interpreter; the descriptor of the launch is appended.
     replica_command: tuple[str, ...]
@@ -101,6 +103,7 @@ class Supervisor:
         environ: This process's environment; replicas get it with their own changes.
         http_sockets: One bound, listening socket for each ingress slot.
         control_socket: The controller's listening Unix socket.
+        admin_socket: The admin port's bound, listening socket; None without one.
         watched_fds: Pipes whose EOF ends the instance: the launcher's lifeline, the guardian's.
     """
 
@@ -114,6 +117,7 @@ class Supervisor:
         environ: MutableMapping[str, str],
         http_sockets: list[socket.socket],
         control_socket: socket.socket,
+        admin_socket: socket.socket | None = None,
         watched_fds: tuple[int, ...],
     ) -> None:
         self._config = config
@@ -124,6 +128,9 @@ class Supervisor:
         self._log_dir = os.path.join(config.state_dir, "logs")
         self._http_sockets = http_sockets
         self._control_socket = control_socket
+        self._admin_socket = admin_socket
+        #: What is open to others than this instance's own processes; closed when the instance begins to end.
+        self._doors = [*http_sockets, *([admin_socket] if admin_socket is not None else [])]
         self._watched_fds = watched_fds
         self._pid = os.getpid()
         self._lifeline_read, self._lifeline_write = os.pipe()
@@ -210,6 +217,28 @@ class Supervisor:
             logger.error("ingress %d could not be forked: %s", slot, error)
             self._later(_LONGEST_PAUSE_S, lambda: self.start_ingress(slot))
 
+    def start_admin(self) -> None:
+        """Fork the admin process, on the socket that is held for it; does nothing without one."""
+        if self._shutdown is not None or self._admin_socket is None or self._config.admin is None:
+            return
+        launch = AdminLaunch(
+            listen_fd=self._admin_socket.fileno(),
+            controller_address=os.path.join(self._config.runtime_dir, "controller.sock"),
+            options=self._config.admin,
+            token_path=os.path.join(self._config.state_dir, TOKEN_FILE),
+            http_options=self._config.http_options,
+        )
+        try:
+            self._fork(
+                _Child("admin", "", self._clock.monotonic()),
+                log_path=os.path.join(self._log_dir, "admin.log"),
+                keep_fds=(launch.listen_fd,),
+                main=lambda: self._programs.admin(launch),
+            )
+        except OSError as error:
+            logger.error("the admin process could not be forked: %s", error)
+            self._later(_LONGEST_PAUSE_S, self.start_admin)
+
     def run(self) -> None:
         """Serve until the instance has ended and no child is left."""
         while not (self._ending and not self._children):
@@ -254,7 +283,7 @@ class Supervisor:
     def _become_child(self, plan: ChildPlan, main: Callable[[], None]) -> NoReturn:
         # The descriptors are closed by number; objects that still know a number would close it
         # a second time, when something else has it.
-        for owner in (*self._http_sockets, self._control_socket, self._signal_read, self._signal_write):
+        for owner in (*self._doors, self._control_socket, self._signal_read, self._signal_write):
             owner.detach()
         self._link.detach()
         with contextlib.suppress(OSError):
@@ -375,6 +404,8 @@ class Supervisor:
             start: Callable[[], None] = self.start_controller
         elif self._shutdown is not None:
             return
+        elif child.kind == "admin":
+            start = self.start_admin
         else:
             start = lambda: self.start_ingress(int(child.key))  # noqa: E731 - one word for both kinds
         name = (child.kind, child.key)
@@ -429,9 +460,10 @@ class Supervisor:
             return
         logger.info("shutting down")
         self._shutdown = ShutdownBegun(grace_s)
-        for listener in self._http_sockets:
-            listener.close()
-        self._signal_kind("ingress", signal.SIGTERM)
+        for door in self._doors:
+            door.close()
+        for kind in ("ingress", "admin"):
+            self._signal_kind(kind, signal.SIGTERM)
         self._link.send(self._shutdown)
         if not any(child.kind == "controller" for child in self._children.values()):
             self.end()
@@ -445,12 +477,13 @@ class Supervisor:
             return
         self._ending = True
         self._shutdown = self._shutdown or ShutdownBegun(0.0)
-        for listener in self._http_sockets:
-            listener.close()
+        for door in self._doors:
+            door.close()
         for pid in list(self._replica_pids.values()):
             end_group(pid)
             send_signal(pid, signal.SIGKILL)
-        self._signal_kind("ingress", signal.SIGTERM)
+        for kind in ("ingress", "admin"):
+            self._signal_kind(kind, signal.SIGTERM)
         self._signal_kind("controller", signal.SIGTERM)
         self._later(_LAST_WORDS_S, lambda: self._signal_kind("", signal.SIGKILL))
 

@@ -33,7 +33,14 @@ from trygon.spec.validation import (
     options_of,
 )
 
-__all__ = ["DeploymentArguments", "announce_inert", "checked_options", "option_names", "specification"]
+__all__ = [
+    "DeploymentArguments",
+    "announce_inert",
+    "check_option",
+    "checked_options",
+    "option_names",
+    "specification",
+]
 
 
 class DeploymentArguments(TypedDict, total=False):
@@ -96,6 +103,21 @@ _PLACEMENT = ("placement_group_bundles", "placement_group_strategy", "placement_
 _NONE_IS_DEFAULT = frozenset({"num_replicas", "backpressure_config", "request_router_config", *_PLACEMENT})
 
 
+def check_option(name: str, value: object) -> None:
+    """Check one option without looking at the others; None is "not given" where it stands for the default.
+
+    Raises:
+        OptionError: The value cannot be, or the option is no more.
+        TypeError: There is no such option.
+    """
+    _refuse_unknown({name: value}, "")
+    if name in _PLACEMENT or (value is None and name in _NONE_IS_DEFAULT):
+        return
+    if name == "num_replicas" and value == "auto":
+        return
+    check_value("", name, value, _CHECKS[name])
+
+
 def checked_options(
     given: Mapping[str, Any], before: Mapping[str, Any], *, owner: str, is_function: bool
 ) -> dict[str, Any]:
@@ -123,13 +145,14 @@ def checked_options(
 
 
 def _refuse_unknown(given: Mapping[str, Any], owner: str) -> None:
+    owner = f"{owner}: " if owner else ""
     for name in given:
         if name in RETIRED_OPTIONS:
-            raise OptionError(f"{owner}: the option {name!r} was removed; {RETIRED_OPTIONS[name]}")
+            raise OptionError(f"{owner}the option {name!r} was removed; {RETIRED_OPTIONS[name]}")
         if name not in _CHECKS and name not in _PLACEMENT:
             known = list(option_names())
             raise TypeError(
-                f"{owner}: there is no option {name!r}{near_names(name, known)}; "
+                f"{owner}there is no option {name!r}{near_names(name, known)}; "
                 f"the options are {', '.join(known)}"
             )
 

@@ -8,12 +8,13 @@ the files as they are now, and nothing of the user's outlives it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -32,7 +33,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     import_path: str
     #: For an application builder.
-    args: dict[str, str] = {}
+    args: dict[str, Any] = {}
     name: str = "default"
     route_prefix: str | None = "/"
     #: Put in front of ``sys.path``.
@@ -40,7 +41,7 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str
     env_vars: dict[str, str] = {}
     #: The fields of a LoggingConfig as JSON values.
-    logging: dict[str, str | bool] = {}
+    logging: dict[str, Any] = {}
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -245,7 +246,21 @@ def _build(request: BuildRequest) -> BuildResult:
         )
     except BaseException as failure:  # noqa: BLE001 - user code raises anything, SystemExit too
         error, trace = _explain(failure, request.import_path)
-    return BuildResult(spec=spec, error=error, traceback=trace, files=_files())
+    files = _files()
+    if spec is not None:
+        code = msgspec.structs.replace(spec.code, digest=_digest(files))
+        spec = msgspec.structs.replace(spec, code=code)
+    return BuildResult(spec=spec, error=error, traceback=trace, files=files)
+
+
+def _digest(files: tuple[str, ...]) -> str:
+    """Return a digest of the contents of files, so that an edit of one can be told."""
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(os.fsencode(path) + b"\0")
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def _explain(failure: BaseException, import_path: str) -> tuple[str, str]:

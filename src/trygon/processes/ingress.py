@@ -16,6 +16,7 @@ from trygon.client.link import ControlLink
 from trygon.dataplane.router import Router
 from trygon.dataplane.routes import RouterGateway
 from trygon.observability.logs import Component, LogOptions, set_up_logging
+from trygon.processes.tls import server_tls
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
 from trygon.spec.control import Hello, TableApplied
@@ -77,7 +78,7 @@ async def _serve(launch: IngressLaunch) -> None:
         on_gone=leave,
     )
     sock = socket.socket(fileno=launch.listen_fd)
-    server = HttpServer(sock, gateway, _settings(launch), loop=loop)
+    server = HttpServer(sock, gateway, _settings(launch), loop=loop, tls=server_tls(launch.http_options))
     await link.open()
     # A restarted ingress without a table would answer 503 for applications that run.
     with contextlib.suppress(TimeoutError):
@@ -107,6 +108,7 @@ def _settings(launch: IngressLaunch) -> HttpSettings:
         access_log=logs.writes_access_log,
         access_log_as_json=logs.encoding == "JSON",
         ingress_id=str(launch.slot),
+        scheme="https" if "ssl_certfile" in options else "http",
     )
 
 

@@ -20,17 +20,21 @@ from pathlib import Path
 import msgspec
 
 import trygon
+from trygon.client.admin_token import ensure_token
 from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
+from trygon.client.startup import save_startup
+from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
 from trygon.engine.child import apply_code
 from trygon.engine.guardian import split
 from trygon.engine.platform import Platform
-from trygon.engine.sockets import bind_control, bind_http
+from trygon.engine.sockets import bind_admin, bind_control, bind_http
 from trygon.engine.supervisor import Programs, Supervisor
-from trygon.errors import TrygonError
+from trygon.errors import InstanceError, TrygonError
 from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
+from trygon.processes.tls import admin_has_tls, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
-from trygon.spec.launch import IngressLaunch, ReplicaLaunch
+from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
 
 __all__ = ["main"]
 
@@ -47,13 +51,18 @@ def main(arguments: list[str]) -> None:
     platform = Platform(portable=config.portable)
     report = _Report(status_fd)
     try:
+        check_tls(config.http_options)
+        _check_admin(config)
         run_dir = _prepare_directories(config)
         watched = () if lifeline_fd < 0 else (lifeline_fd,)
         guardian_fd = split(platform, (status_fd, *watched), run_dir.remove)
         platform.name_process("trygon-supervisor")
         http_sockets = bind_http(config.host, config.port, config.num_ingress)
         control_socket = bind_control(os.path.join(config.runtime_dir, "controller.sock"))
-        record = _record(config, http_sockets)
+        admin_socket = _open_admin(config)
+        record = _record(config, http_sockets, admin_socket)
+        if not config.attached:
+            save_startup(config)
     except TrygonError as error:
         report.fail(str(error))
         sys.exit(1)
@@ -69,6 +78,7 @@ def main(arguments: list[str]) -> None:
         environ=os.environ,
         http_sockets=http_sockets,
         control_socket=control_socket,
+        admin_socket=admin_socket,
         watched_fds=(guardian_fd, *watched),
     )
     supervisor.prepare()
@@ -91,6 +101,7 @@ def _start(
     report.succeed(record)
     for slot in range(config.num_ingress):
         supervisor.start_ingress(slot)
+    supervisor.start_admin()
     import_all((*REPLICA_MODULES, config.replica_main.partition(":")[0]))
     freeze()
     gc.enable()
@@ -107,7 +118,13 @@ def _prepare_directories(config: InstanceConfig) -> RunDir:
             f"an instance called {config.name!r} is running already; join it, shut it down, or choose another name"
         )
     run_dir.clear()
-    _check_store(config)
+    try:
+        # Never closed: the lock goes with this process and its guardian.
+        lock_state(state_dir, owner=f"the instance {config.name!r} with the sockets in {config.runtime_dir}")
+        _check_store(config)
+    except BaseException:
+        run_dir.remove()
+        raise
     return run_dir
 
 
@@ -122,7 +139,32 @@ def _check_store(config: InstanceConfig) -> None:
         store.load()
 
 
-def _record(config: InstanceConfig, http_sockets: list[socket.socket]) -> InstanceRecord:
+def _check_admin(config: InstanceConfig) -> None:
+    """An admin port that could be misused is no reason to start without it: somebody counts on it."""
+    if config.admin is not None:
+        problem = config.admin.problem(has_tls=has_tls(config.http_options))
+        if problem:
+            raise InstanceError(problem)
+
+
+def _open_admin(config: InstanceConfig) -> socket.socket | None:
+    if config.admin is None:
+        return None
+    ensure_token(Path(config.state_dir))
+    return bind_admin(config.admin.host, config.admin.port)
+
+
+def _admin_url(config: InstanceConfig, admin_socket: socket.socket | None) -> str:
+    if config.admin is None or admin_socket is None:
+        return ""
+    host, port = config.admin.host, admin_socket.getsockname()[1]
+    scheme = "https" if admin_has_tls(config.admin, config.http_options) else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _record(
+    config: InstanceConfig, http_sockets: list[socket.socket], admin_socket: socket.socket | None
+) -> InstanceRecord:
     return InstanceRecord(
         name=config.name,
         pid=os.getppid(),
@@ -135,6 +177,8 @@ def _record(config: InstanceConfig, http_sockets: list[socket.socket]) -> Instan
         log_dir=os.path.join(config.state_dir, "logs"),
         attached=config.attached,
         started_wall_s=RealClock().wall(),
+        scheme="https" if has_tls(config.http_options) else "http",
+        admin_url=_admin_url(config, admin_socket),
         version=trygon.__version__,
     )
 
@@ -148,6 +192,9 @@ def _programs(config: InstanceConfig, record: InstanceRecord) -> Programs:
     def run_ingress(launch: IngressLaunch) -> None:
         load_function(config.ingress_main)(launch)
 
+    def run_admin(launch: AdminLaunch) -> None:
+        load_function(config.admin_main)(launch)
+
     def run_replica(launch: ReplicaLaunch) -> None:
         apply_code(launch, os.environ)
         load_function(config.replica_main)(launch)
@@ -155,6 +202,7 @@ def _programs(config: InstanceConfig, record: InstanceRecord) -> Programs:
     return Programs(
         controller=run_controller,
         ingress=run_ingress,
+        admin=run_admin,
         replica=run_replica,
         replica_command=(sys.executable, "-P", "-m", "trygon.processes.replica_exec", config.replica_main),
     )

@@ -115,11 +115,6 @@ def _instance_config(
     if isinstance(http_options, dict):
         given.update(http_options)
     http = http_options if isinstance(http_options, HTTPOptions) else HTTPOptions.parse(given)
-    if http.ssl_keyfile is not None or http.ssl_ca_certs is not None:
-        raise ServeError(
-            "HTTPS is not served yet, and serving plain HTTP instead would expose what was meant to be encrypted; "
-            "remove the ssl_ options and put a TLS proxy in front"
-        )
     host = http.host
     if not isinstance(http_options, HTTPOptions) and "host" not in given:
         host = settings.default_http_host
@@ -134,6 +129,7 @@ def _instance_config(
         "request_timeout_s": http.request_timeout_s,
         "keep_alive_timeout_s": settings.http_keep_alive_timeout_s or http.keep_alive_timeout_s,
         "session_id_header": settings.session_id_header,
+        **http.tls_options(),
     }
     if logging_config is not None:
         options["logging"] = LoggingConfig.parse(logging_config).to_builtins()
@@ -415,4 +411,4 @@ def http_address() -> str:
         raise ServeError("no instance that serves HTTP is running: call serve.run(app) first")
     record = session.instance.record
     host = "127.0.0.1" if record.host in {"0.0.0.0", ""} else record.host
-    return f"http://[{host}]:{record.port}" if ":" in host else f"http://{host}:{record.port}"
+    return f"{record.scheme}://{f'[{host}]' if ':' in host else host}:{record.port}"

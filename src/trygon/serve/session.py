@@ -19,7 +19,7 @@ from trygon.client.instances import choose, new_name, place
 from trygon.client.launch import Launched, begin_launch
 from trygon.client.log_tail import LogSource, LogTail
 from trygon.client.snapshot import own_modules
-from trygon.config import Settings, make_private_dir, read_settings
+from trygon.config import Settings, admin_options, make_private_dir, read_settings
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
@@ -232,6 +232,7 @@ def _config(options: InstanceConfig | None, settings: Settings) -> InstanceConfi
     options = msgspec.structs.replace(
         options,
         num_ingress=options.num_ingress and settings.num_ingress,
+        admin=admin_options(settings, attached=options.attached),
         runtime_dir=str(settings.runtime_dir),
         state_dir=str(settings.home / "instances"),
     )

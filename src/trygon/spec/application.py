@@ -76,6 +76,10 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Where the FastAPI documentation page is, relative to the route prefix, or None.
     docs_path: str | None = None
 
+    def with_options(self, **changes: Any) -> DeploymentSpec:
+        """Return a copy with some options changed."""
+        return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, **changes))
+
 
 class ModuleSource(msgspec.Struct, frozen=True, kw_only=True):
     """The source of one module as it was when the application was built."""
@@ -98,6 +102,8 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[ModuleSource, ...] = ()
     #: Digest of what the controller made of `modules`; empty without a snapshot.
     snapshot: str = ""
+    #: Of the application's own files as they were when it was built; empty when nobody looked.
+    digest: str = ""
 
 
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +119,8 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     logging: dict[str, Any] | None = None
     #: Import path the application was built from, for people; empty for objects.
     import_path: str = ""
+    #: Its section of the configuration file it came from, as it was written; None for `serve.run`.
+    config: dict[str, Any] | None = None
 
     def deployment(self, name: str) -> DeploymentSpec:
         """Return the deployment called `name`; KeyError if there is none."""
@@ -120,3 +128,7 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
             if deployment.name == name:
                 return deployment
         raise KeyError(name)
+
+    def with_deployments(self, deployments: tuple[DeploymentSpec, ...]) -> ApplicationSpec:
+        """Return a copy with other deployments."""
+        return msgspec.structs.replace(self, deployments=deployments)

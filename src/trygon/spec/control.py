@@ -23,6 +23,8 @@ __all__ = [
     "DrainReplica",
     "Explain",
     "FromPeer",
+    "GetDetails",
+    "GetGoal",
     "GetHistory",
     "GetStatus",
     "Hello",
@@ -54,9 +56,9 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class Hello(_Message, frozen=True):
     """First message of a peer; the controller answers with the current table."""
 
-    #: "ingress", "replica", "watchdog" or "client"; a watchdog is sent no tables.
+    #: "ingress", "replica", "watchdog", "admin" or "client"; a watchdog is sent no tables.
     role: str
-    #: Replica id (of a watchdog too), ingress slot, or "" for a client.
+    #: Replica id (of a watchdog too), ingress slot, or "" for others.
     peer_id: str = ""
     pid: int = 0
 
@@ -118,6 +120,11 @@ class DeployApplications(_Message, frozen=True):
     origin: str = ""
     #: True for files and REST: what did not change keeps its replicas. False rolls every deployment.
     declarative: bool = False
+    #: Revisions that the caller saw, by application, 0 for none; when one has moved, the call fails
+    #: with RevisionConflictError and nothing is done.
+    expected_revisions: dict[str, int] = {}
+    #: Applications that are deleted in the same step, so that these may take their routes.
+    removed: tuple[str, ...] = ()
 
 
 class UndoApplication(_Message, frozen=True):
@@ -157,6 +164,8 @@ class DeleteApplication(_Message, frozen=True):
     """Delete an application; unknown names are accepted."""
 
     name: str
+    #: The revision that the caller saw; when it has moved, the call fails with RevisionConflictError.
+    expected_revision: int | None = None
 
 
 class WaitDeleted(_Message, frozen=True):
@@ -167,6 +176,14 @@ class WaitDeleted(_Message, frozen=True):
 
 class GetStatus(_Message, frozen=True):
     """The value of the reply is an InstanceStatus as builtins."""
+
+
+class GetDetails(_Message, frozen=True):
+    """The value of the reply is an InstanceDetails as builtins."""
+
+
+class GetGoal(_Message, frozen=True):
+    """The value of the reply is an InstanceGoal as builtins: what is wanted, not what is."""
 
 
 class InstanceInfo(_Message, frozen=True):
@@ -189,10 +206,12 @@ class Call(_Message, frozen=True):
         | WaitApplications
         | DeleteApplication
         | WaitDeleted
+        | GetGoal
         | GetStatus
         | GetHistory
         | UndoApplication
         | Explain
+        | GetDetails
         | InstanceInfo
         | Shutdown
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from typing import Any
 
@@ -91,6 +92,23 @@ class HTTPOptions(Options, refuse_unknown=False):
             if self.ssl_certfile is None:
                 given, missing = missing, given
             raise OptionError(f"HTTPOptions has {given} without {missing}; HTTPS needs both")
+        if self.ssl_ca_certs is not None and self.ssl_certfile is None:
+            raise OptionError(
+                "HTTPOptions has ssl_ca_certs without ssl_certfile and ssl_keyfile; clients can only be asked "
+                "for a certificate over HTTPS"
+            )
+
+    def tls_options(self) -> dict[str, str]:
+        """Return the TLS options as an instance takes them, empty for plain HTTP; paths are made absolute."""
+        found = {
+            "ssl_keyfile": self.ssl_keyfile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_ca_certs": self.ssl_ca_certs,
+        }
+        options = {name: os.path.abspath(path) for name, path in found.items() if path is not None}
+        if self.ssl_keyfile_password is not None and options:
+            options["ssl_keyfile_password"] = self.ssl_keyfile_password
+        return options
 
     @property
     def is_disabled(self) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from trygon.spec.admin import AdminOptions
+
 __all__ = ["InstanceConfig", "InstanceRecord", "LaunchReport"]
 
 
@@ -27,6 +29,8 @@ class InstanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     attached: bool = True
     #: Given to each ingress untouched.
     http_options: dict[str, Any] = {}
+    #: The admin port; None has none.
+    admin: AdminOptions | None = None
     #: Custom resources of this machine, by name.
     resources: dict[str, float] = {}
     #: None finds the GPUs of the machine.
@@ -37,6 +41,8 @@ class InstanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     replica_main: str = "trygon.processes.replica:main"
     #: What an ingress process runs, as "module:function" of an IngressLaunch.
     ingress_main: str = "trygon.processes.ingress:main"
+    #: What the admin process runs, as "module:function" of an AdminLaunch.
+    admin_main: str = "trygon.processes.admin:main"
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +61,10 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     log_dir: str
     attached: bool = True
     started_wall_s: float = 0.0
+    #: "http", or "https" when the ingress speaks TLS.
+    scheme: str = "http"
+    #: Where the admin API is, as "http://127.0.0.1:8265"; empty without one.
+    admin_url: str = ""
     version: str = ""
 
 

@@ -1,4 +1,4 @@
-"""What an engine needs to start one replica, and a supervisor to start one ingress."""
+"""What an engine needs to start one replica, and a supervisor to start one ingress or the admin process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
+from trygon.spec.admin import AdminOptions
 from trygon.spec.application import CodeLocation, DeploymentOptions
 
-__all__ = ["IngressLaunch", "ReplicaLaunch"]
+__all__ = ["AdminLaunch", "IngressLaunch", "ReplicaLaunch"]
 
 
 class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,3 +78,16 @@ class IngressLaunch(msgspec.Struct, frozen=True, kw_only=True):
     http_options: dict[str, Any] = {}
     log_dir: str = ""
     runtime_dir: str = ""
+
+
+class AdminLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    """The admin process to be; it serves until SIGTERM, then finishes what it has and exits with 0."""
+
+    #: Inherited listening TCP socket, non-blocking; the supervisor keeps it open for the next one.
+    listen_fd: int
+    controller_address: str
+    options: AdminOptions
+    #: Owner-only file with the bearer token.
+    token_path: str
+    #: The HTTP options of the instance as JSON values; its TLS options hold here too, off loopback.
+    http_options: dict[str, Any] = {}

@@ -297,6 +297,20 @@ class Options:
         notices.once(f"{kind}.{name}", f"{text}; it is ignored")
 
     @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Return the names of the options, in the order of their declaration."""
+        return tuple(cls._fields)
+
+    @classmethod
+    def check_option(cls, name: str, value: object) -> Any:
+        """Return one option's value as its check accepts it, without looking at the others.
+
+        Raises:
+            OptionError: The value cannot be.
+        """
+        return check_value("", name, value, cls._fields[name].check)
+
+    @classmethod
     def parse(cls, value: object) -> Self:
         """Return `value` if it is one of these, or make one from a dict."""
         if isinstance(value, cls):

@@ -8,7 +8,7 @@ import pytest
 
 from trygon.cli.report import Report, base_url
 from trygon.cli.terminal import Terminal
-from trygon.processes.builder import BuildResult
+from trygon.cli.work import Outcome
 from trygon.spec.application import ApplicationSpec, DeploymentOptions, DeploymentSpec
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.status import (
@@ -83,7 +83,7 @@ def test_the_summary_names_everything_to_go_on_with() -> None:
     told = Told()
     told.clock.now += 0.25
 
-    told.report.serving(record(), spec("/shop", "/docs"), is_reload=False, is_left=False)
+    told.report.serving(record(), (spec("/shop", "/docs"),), is_reload=False, is_left=False)
 
     assert told.text.splitlines() == [
         "shop:app serves, ready in 0.25 s",
@@ -98,7 +98,7 @@ def test_the_summary_names_everything_to_go_on_with() -> None:
 def test_what_is_left_behind_names_the_command_that_ends_it() -> None:
     told = Told()
 
-    told.report.serving(record(), spec(), is_reload=False, is_left=True)
+    told.report.serving(record(), (spec(),), is_reload=False, is_left=True)
 
     assert "stop with    trygon shutdown --instance i-1" in told.text
 
@@ -106,14 +106,14 @@ def test_what_is_left_behind_names_the_command_that_ends_it() -> None:
 def test_an_application_without_http_says_so() -> None:
     told = Told()
 
-    told.report.serving(record(port=0), spec(), is_reload=False, is_left=False)
+    told.report.serving(record(port=0), (spec(),), is_reload=False, is_left=False)
 
     assert "URL          none" in told.text
 
 
 def test_the_first_failure_of_a_deployment_is_told_once() -> None:
     told = Told()
-    told.report.starting(spec())
+    told.report.starting((spec(),))
     text = f"0 of 1 replicas are ready; a replica failed to start, 2 more ...; the last error was:\n{TRACE}"
 
     told.report.progress(progress("0 of 1 replicas are ready"))
@@ -138,7 +138,7 @@ def test_a_failure_that_nobody_told_comes_with_its_error() -> None:
 
 def test_a_slow_start_gets_one_line_without_a_terminal() -> None:
     told = Told()
-    told.report.starting(spec())
+    told.report.starting((spec(),))
     told.report.progress(progress("0 of 1 replicas are ready"))
 
     told.report.tick()
@@ -152,12 +152,10 @@ def test_a_slow_start_gets_one_line_without_a_terminal() -> None:
 
 def test_a_failed_build_shows_the_users_traceback_and_what_goes_on() -> None:
     told = Told()
-    told.report.serving(record(), spec(), is_reload=False, is_left=False)
+    told.report.serving(record(), (spec(),), is_reload=False, is_left=False)
 
     told.report.changed(["shop.py"])
-    told.report.build_failed(
-        BuildResult(error="it raised", traceback=TRACE), is_waiting=True, is_serving=True
-    )
+    told.report.build_failed(Outcome(error="it raised", traceback=TRACE), is_waiting=True, is_serving=True)
 
     assert told.text.endswith(
         f"{TRACE}\nerror: it raised\nthe old code serves on; waiting for a change of the files\n"

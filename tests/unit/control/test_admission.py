@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.control.world import World, application, deployment
-from trygon.control.admission import admit, notes_for
+from trygon.control.admission import admit, check_revision, notes_for
+from trygon.control.state import Application
 from trygon.engine.base import Capabilities, Resources
-from trygon.errors import DeployError
+from trygon.errors import DeployError, RevisionConflictError
 from trygon.spec.application import ApplicationSpec, ResourceRequest
 
 LOCAL = Capabilities(kill=True, environment=True, gpus=True)
@@ -106,3 +107,27 @@ def test_more_cpus_than_there_are_make_a_note() -> None:
     check(spec)
 
     assert "wants 8 CPUs, the machine has 2" in notes_for(spec, SMALL)["Main"]
+
+
+def test_a_revision_that_was_seen_is_compared_with_the_newest() -> None:
+    found = Application("shop")
+    found.last_revision = 3
+
+    check_revision(found, "shop", 3)
+    check_revision(None, "shop", 0)
+    with pytest.raises(RevisionConflictError, match=r"wanted revision 2, it is now revision 3"):
+        check_revision(found, "shop", 2)
+    with pytest.raises(RevisionConflictError, match=r"wanted no such application, it is now revision 3"):
+        check_revision(found, "shop", 0)
+    with pytest.raises(RevisionConflictError, match=r"it is now deleted"):
+        check_revision(None, "shop", 3)
+
+
+def test_an_application_that_is_being_deleted_counts_as_none() -> None:
+    found = Application("shop")
+    found.last_revision = 3
+    found.deleting = True
+
+    check_revision(found, "shop", 0)
+    with pytest.raises(RevisionConflictError):
+        check_revision(found, "shop", 3)

@@ -18,9 +18,10 @@ from trygon.spec.status import (
     ReplicaState,
 )
 
-__all__ = ["application_status"]
+__all__ = ["REPLICA_STATES", "application_status"]
 
-_REPLICA_STATES = {
+#: Ray Serve's word for each phase.
+REPLICA_STATES = {
     ReplicaPhase.STARTING: ReplicaState.STARTING,
     ReplicaPhase.READY: ReplicaState.RUNNING,
     ReplicaPhase.DRAINING: ReplicaState.STOPPING,
@@ -226,6 +227,6 @@ def _deleting(application: Application) -> dict[str, DeploymentStatusOverview]:
 def _count(replicas: list[Replica]) -> dict[ReplicaState, int]:
     counts: dict[ReplicaState, int] = {}
     for replica in replicas:
-        state = _REPLICA_STATES[replica.phase]
+        state = REPLICA_STATES[replica.phase]
         counts[state] = counts.get(state, 0) + 1
     return counts

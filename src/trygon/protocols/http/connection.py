@@ -163,7 +163,8 @@ class HttpConnection(AnsweringConnection):
             self._dispatch(data, more=False)
             return
         if head.expects_continue and not data and not self._parser.buffered:
-            if head.is_own or front.gateway.match(head.path) is None:
+            is_own = head.is_own and front.settings.own_paths
+            if is_own or front.gateway.match(head.path) is None:
                 # The client waits for a word before it sends the body: the final one will do.
                 self._dispatch(b"", more=False)
                 return
@@ -229,7 +230,8 @@ class HttpConnection(AnsweringConnection):
         front = self._front
         head = cast("RequestHead", self._head)
         self.phase = ACTIVE
-        route = None if head.is_own else front.gateway.match(head.path)
+        is_own = head.is_own and front.settings.own_paths
+        route = None if is_own else front.gateway.match(head.path)
         self._route = route
         if route is None:
             status, text, lines = own_answer(head, front.gateway)

@@ -61,7 +61,6 @@ class Front:
         "_id_count",
         "_id_prefix",
         "_id_tails",
-        "_max_connections",
         "_refused",
         "_request_sweeper",
         "_request_wheel",
@@ -76,6 +75,7 @@ class Front:
         "latency_sum_s",
         "log",
         "loop",
+        "max_connections",
         "monotonic",
         "num_by_class",
         "num_refused",
@@ -109,7 +109,7 @@ class Front:
         #: Set when the last connection has gone, if somebody waits for that.
         self.gone: asyncio.Future[None] | None = None
 
-        self._max_connections = settings.max_connections or _default_max_connections()
+        self.max_connections = settings.max_connections or _default_max_connections()
         #: Every open connection, oldest first.
         self.connections: dict[Peer, None] = {}
         self._refused: set[Peer] = set()
@@ -151,7 +151,7 @@ class Front:
 
     def connection_opened(self, connection: Connection) -> None:
         """Count a connection; make room for it, or refuse it when all others are at work."""
-        is_full = len(self.connections) - len(self._refused) >= self._max_connections
+        is_full = len(self.connections) - len(self._refused) >= self.max_connections
         self.connections[connection] = None
         if is_full and not self.make_room():
             self.num_refused += 1

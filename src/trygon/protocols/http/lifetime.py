@@ -306,11 +306,13 @@ class ConnectionLifetime(asyncio.Protocol):
         Closing a socket with unread bytes resets it, and a reset destroys what the client has not read.
         """
         transport = self._transport
-        if transport.is_closing() or not transport.can_write_eof():
+        if transport.is_closing():
             self.close()
             return
         self._end()
-        transport.write_eof()
+        if transport.can_write_eof():
+            # TLS cannot; there the client knows the answer's end by its length.
+            transport.write_eof()
         self._resume_reading()
         self._wait_until(self._front.monotonic() + _LINGER_S)
 

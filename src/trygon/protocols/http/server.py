@@ -6,7 +6,8 @@ import asyncio
 import errno
 import socket
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,6 +18,10 @@ from trygon.protocols.http.connection import HttpConnection
 from trygon.protocols.http.front import Front, Peer
 from trygon.protocols.http.settings import HttpSettings
 
+if TYPE_CHECKING:
+    # What serves plain HTTP need not load it.
+    import ssl
+
 __all__ = ["HttpServer", "HttpStatistics"]
 
 #: Connections accepted in one turn of the loop (about 60 us each), so that a burst does not hold up requests.
@@ -24,6 +29,10 @@ _MAX_ACCEPTS_PER_TURN: Final = 4
 #: Connections ended in one turn of the loop because their time is over (about 40 us each).
 _MAX_VISITS_PER_TURN: Final = 8
 _ACCEPT_BACKOFF_S: Final = 0.2
+#: TLS handshakes under way when the server drains get this long; their requests have not been sent yet.
+_HANDSHAKE_GRACE_S: Final = 1.0
+#: From our close_notify to the client's.
+_TLS_CLOSE_S: Final = 5.0
 _OUT_OF_DESCRIPTORS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -60,9 +69,10 @@ class HttpServer:
         loop: The running loop.
         access_log_fd: Where access log lines go when `settings.access_log` is set.
         clock: Tells the time.
+        tls: Gives what each new connection is made with; None serves plain HTTP.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a composition of parts that only the root knows
         self,
         sock: socket.socket,
         gateway: Gateway,
@@ -71,6 +81,7 @@ class HttpServer:
         loop: asyncio.AbstractEventLoop,
         access_log_fd: int = 2,
         clock: Clock | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         clock = clock or RealClock()
         settings = settings or HttpSettings()
@@ -84,7 +95,9 @@ class HttpServer:
         self._sock = sock
         self._accepting = False
         self._backoff: asyncio.TimerHandle | None = None
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._tls = tls
+        #: Connections that are being made (with TLS, until the handshake is done), oldest first.
+        self._adopting: dict[asyncio.Task[None], None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._num_accepted = 0
         #: Peers whose deadline may have passed, to be visited.
@@ -104,8 +117,7 @@ class HttpServer:
         front = self._front
         front.draining = True
         self._stop_accepting()
-        for task in tuple(self._adopting):
-            await task
+        await self._finish_adopting()
         for peer in tuple(front.connections):
             peer.drain()
         if front.connections:
@@ -118,6 +130,13 @@ class HttpServer:
                     peer.abort()
                 await front.gone
         self._stop()
+
+    async def _finish_adopting(self) -> None:
+        if self._adopting:
+            _, late = await asyncio.wait(tuple(self._adopting), timeout=_HANDSHAKE_GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _stop(self) -> None:
         if self._sweeper is not None:
@@ -181,14 +200,38 @@ class HttpServer:
                 return
             sock.setblocking(False)
             self._num_accepted += 1
+            if self._tls is not None:
+                self._bound_handshakes()
             task = self._loop.create_task(self._adopt(sock))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._adopting[task] = None
+            task.add_done_callback(self._adopted)
+
+    def _adopted(self, task: asyncio.Task[None]) -> None:
+        self._adopting.pop(task, None)
+
+    def _bound_handshakes(self) -> None:
+        """Give up the oldest handshake when there is room for no more connections: it is incomplete like a head."""
+        if len(self._front.connections) + len(self._adopting) >= self._front.max_connections:
+            oldest = next(iter(self._adopting), None)
+            if oldest is not None:
+                self._front.num_shed += 1
+                del self._adopting[oldest]
+                oldest.cancel()
 
     async def _adopt(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make_connection, sock)
-        except OSError:
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._make_connection, sock)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._make_connection,
+                    sock,
+                    ssl=self._tls(),
+                    ssl_handshake_timeout=self._front.settings.header_timeout_s,
+                    ssl_shutdown_timeout=_TLS_CLOSE_S,
+                )
+        except (OSError, asyncio.CancelledError):
+            # A handshake that failed too: ssl.SSLError and TimeoutError are OSErrors.
             sock.close()
 
     def _make_connection(self) -> HttpConnection:

@@ -56,6 +56,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: None: from RLIMIT_NOFILE less a reserve, at most 20,000.
     max_connections: int | None = None
 
+    #: Answer /-/healthz, /-/routes and OPTIONS * here; False leaves every path to the gateway.
+    own_paths: bool = True
+
     # ---- names and logging
 
     session_id_header: str = "x-session-id"

@@ -1,0 +1,1 @@
+"""Two applications from one configuration file: see `serve.yaml`."""

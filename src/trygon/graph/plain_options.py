@@ -1,0 +1,69 @@
+"""Writes the options of a deployment as a configuration file says them: the way back from the specification. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trygon.spec.application import DeploymentOptions, ResourceRequest
+
+__all__ = ["plain_options"]
+
+#: Those that are written under another name, or into a mapping.
+_ELSEWHERE = frozenset(
+    {
+        *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "working_dir", "inert"),
+        *("backpressure_status_code", "backpressure_retry_after_s"),
+    }
+)
+#: In `inert`, but given with `ray_actor_options`.
+_SELECTORS = ("label_selector", "fallback_strategy")
+#: Names of amounts in `ray_actor_options`, and in the specification.
+_RESOURCES = (
+    ("num_cpus", "num_cpus"),
+    ("num_gpus", "num_gpus"),
+    ("memory", "memory_bytes"),
+    ("accelerator_type", "accelerator_type"),
+    ("resources", "resources"),
+)
+
+
+def plain_options(options: DeploymentOptions) -> dict[str, Any]:
+    """Return every option that is not at its default."""
+    plain: dict[str, Any] = {}
+    default = DeploymentOptions()
+    if options.autoscaling is not None:
+        plain["autoscaling_config"] = {k: v for k, v in options.autoscaling.items() if v is not None}
+    elif options.num_replicas != default.num_replicas:
+        plain["num_replicas"] = options.num_replicas
+    for name in DeploymentOptions.__struct_fields__:
+        if name not in _ELSEWHERE and getattr(options, name) != getattr(default, name):
+            plain[name] = getattr(options, name)
+    backpressure: dict[str, Any] = {}
+    if options.backpressure_status_code != default.backpressure_status_code:
+        backpressure["status_code"] = options.backpressure_status_code
+    if options.backpressure_retry_after_s is not None:
+        backpressure["retry_after_s"] = options.backpressure_retry_after_s
+    actor = _actor_options(options)
+    grouped = {"backpressure_config": backpressure, "ray_actor_options": actor}
+    plain.update({name: value for name, value in grouped.items() if value})
+    if options.logging is not None:
+        plain["logging_config"] = {k: v for k, v in options.logging.items() if v is not None}
+    return {**plain, **{k: v for k, v in options.inert.items() if k not in _SELECTORS}}
+
+
+def _actor_options(options: DeploymentOptions) -> dict[str, Any]:
+    wanted, default = options.resources, ResourceRequest()
+    actor: dict[str, Any] = {
+        name: getattr(wanted, field)
+        for name, field in _RESOURCES
+        if getattr(wanted, field) != getattr(default, field)
+    }
+    env: dict[str, Any] = {}
+    if options.env_vars:
+        env["env_vars"] = options.env_vars
+    if options.working_dir is not None:
+        env["working_dir"] = options.working_dir
+    if env:
+        actor["runtime_env"] = env
+    actor.update({name: options.inert[name] for name in _SELECTORS if name in options.inert})
+    return actor

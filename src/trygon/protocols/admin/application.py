@@ -1,0 +1,166 @@
+"""What each route of the admin API does: ask the backend, and put the outcome into an answer."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+
+from trygon.errors import ConfigError, DeployError, InstanceError, RevisionConflictError
+from trygon.protocols.admin.answers import Answer, failure, json_answer
+from trygon.protocols.admin.metrics import CONTENT_TYPE, metrics_text
+from trygon.protocols.admin.preconditions import expected_revision
+from trygon.protocols.admin.routes import APPLICATIONS, HEALTH, METRICS, Found, find_route
+from trygon.spec.details import ApplicationDetails, InstanceDetails
+
+__all__ = ["AdminApplication", "AdminBackend", "AdminRequest"]
+
+#: What `?api_type=` may be; Ray Serve's third one has no applications here.
+_API_TYPES: Final = ("imperative", "declarative", "unknown")
+_TEXT: Final = "text/plain; charset=utf-8"
+_RETRY: Final = (("retry-after", "1"),)
+
+
+class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that passed all checks."""
+
+    method: str
+    raw_path: bytes
+    query: bytes = b""
+    if_match: str | None = None
+    if_none_match: str | None = None
+    body: bytes = b""
+
+
+class AdminBackend(Protocol):
+    """Does what is asked; wired to the controller and to the builders of applications by the composition root.
+
+    Every method has a deadline of its own and raises TimeoutError when it is over, or InstanceError when the
+    controller cannot answer.
+    """
+
+    async def details(self) -> InstanceDetails:
+        """Return everything that runs."""
+
+    async def deploy(self, config: bytes) -> None:
+        """Make the applications those of a configuration file.
+
+        Raises:
+            ConfigError: It has mistakes, or an application cannot be built; nothing was changed.
+            DeployError: It cannot be deployed; nothing was changed.
+        """
+
+    async def deploy_one(self, name: str, config: bytes, *, seen: int | None) -> int:
+        """Deploy one application of a configuration; return its revision.
+
+        Args:
+            name: The application.
+            config: Its entry in a configuration file.
+            seen: The revision that the caller saw, 0 for none; None deploys whatever is there.
+
+        Raises:
+            RevisionConflictError: It is at another revision.
+            ConfigError: The entry has mistakes, or cannot be built; nothing was changed.
+            DeployError: It cannot be deployed; nothing was changed.
+        """
+
+    async def delete(self, name: str, *, seen: int | None = None) -> None:
+        """Delete an application; it finishes what it has.
+
+        Raises:
+            RevisionConflictError: It is at another revision.
+        """
+
+
+class AdminApplication:
+    """Answers requests that may pass.
+
+    Args:
+        backend: Who does what is asked.
+    """
+
+    def __init__(self, backend: AdminBackend) -> None:
+        self._backend = backend
+
+    async def answer(self, request: AdminRequest) -> Answer:
+        """Return the answer to one request; errors of the instance are answers too."""
+        found = find_route(request.raw_path)
+        if found is None:
+            path = request.raw_path.decode("ascii", "replace")
+            return failure(404, f"there is no {path!r}; the applications are at '/api/serve/applications/'")
+        method = "GET" if request.method == "HEAD" else request.method
+        if method not in found.route.methods:
+            allowed = ", ".join(found.route.methods)
+            return failure(
+                405, f"{method!r} is not allowed here; use {allowed}", headers=(("allow", allowed),)
+            )
+        try:
+            return await self._dispatch(method, found, request)
+        except RevisionConflictError as error:
+            return failure(412, str(error))
+        except (ConfigError, DeployError) as error:
+            return failure(400, str(error))
+        except (InstanceError, TimeoutError) as error:
+            return failure(503, str(error) or "the instance does not answer in time", headers=_RETRY)
+
+    async def _dispatch(self, method: str, found: Found, request: AdminRequest) -> Answer:
+        if found.route is HEALTH:
+            return await self._health()
+        if found.route is METRICS:
+            text = metrics_text(await self._backend.details())
+            return Answer(200, text.encode(), CONTENT_TYPE)
+        if found.route is APPLICATIONS:
+            return await self._applications(method, request)
+        return await self._application(method, found.name, request)
+
+    async def _health(self) -> Answer:
+        """The controller answers: that is what this port needs to be of use."""
+        await self._backend.details()
+        return Answer(200, b"success", _TEXT)
+
+    async def _applications(self, method: str, request: AdminRequest) -> Answer:
+        if method == "PUT":
+            await self._backend.deploy(request.body)
+            return Answer(200)
+        if method == "DELETE":
+            for name in (await self._backend.details()).applications:
+                await self._backend.delete(name)
+            return Answer(200)
+        given = parse_qs(request.query.decode("ascii", "replace"), keep_blank_values=True)
+        wanted = given.get("api_type", [""])[-1]
+        if "api_type" in given and wanted.lower() not in _API_TYPES:
+            return failure(400, f"api_type is {wanted!r}; want 'imperative' or 'declarative'")
+        details = await self._backend.details()
+        if wanted:
+            chosen = {name: app for name, app in details.applications.items() if app.source == wanted.lower()}
+            details = msgspec.structs.replace(details, applications=chosen)
+        return json_answer(details)
+
+    async def _application(self, method: str, name: str, request: AdminRequest) -> Answer:
+        details = (await self._backend.details()).applications.get(name)
+        if method == "GET":
+            if details is None:
+                return _unknown(name)
+            return json_answer(details, headers=(_etag(details.revision),))
+        seen = expected_revision(request.if_match, request.if_none_match, _current(details))
+        if method == "PUT":
+            revision = await self._backend.deploy_one(name, request.body, seen=seen)
+            return Answer(200, headers=(_etag(revision),))
+        if details is None and seen is None:
+            return _unknown(name)
+        await self._backend.delete(name, seen=seen)
+        return Answer(200)
+
+
+def _current(details: ApplicationDetails | None) -> int:
+    """Return the revision that a new one would follow; 0 when there is no such application, or soon none."""
+    return 0 if details is None or details.status == "DELETING" else details.revision
+
+
+def _etag(revision: int) -> tuple[str, str]:
+    return "etag", f'"{revision}"'
+
+
+def _unknown(name: str) -> Answer:
+    return failure(404, f"there is no application {name!r}")
