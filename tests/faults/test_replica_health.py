@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -60,7 +61,8 @@ def test_a_frozen_process_is_replaced_within_ten_seconds_and_its_requests_fail(u
     os.kill(frozen, signal.SIGSTOP)
     caught = handle.pid.remote()
     with httpx.Client(base_url=url, timeout=30) as client:
-        answer = client.get("/")
+        # Not idempotent: it is not sent to another.
+        answer = client.post("/")
     with pytest.raises(ReplicaDiedError, match="died"):
         caught.result(timeout_s=20)
     replacement = wait_until(lambda: handle.pid.remote().result(timeout_s=20), "an answer")
@@ -151,9 +153,13 @@ def test_native_code_that_holds_the_interpreter_lock_is_not_taken_for_a_frozen_p
     assert pid == handle.pid.remote().result(timeout_s=10)
 
 
+_kinds = itertools.count()
+
+
 def _let_one_die(handle: DeploymentHandle) -> None:
     with pytest.raises(ReplicaDiedError):
-        handle.die.remote().result(timeout_s=20)
+        # Each of its own kind: a kind that has ended two replicas is refused.
+        handle.die.remote(next(_kinds)).result(timeout_s=20)
 
 
 @pytest.mark.timeout(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -70,7 +71,12 @@ def processes(kind: str) -> set[int]:
     session = current_session()
     assert session is not None
     top = psutil.Process(session.instance.record.pid)
-    return {p.pid for p in top.children(recursive=True) if p.name().startswith(f"trygon-{kind}"[:15])}
+    found = set()
+    for process in top.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith(f"trygon-{kind}"[:15]):
+                found.add(process.pid)
+    return found
 
 
 def test_running_means_that_a_request_succeeds_during_deploys_kills_and_redeploys(url: str) -> None:
