@@ -15,8 +15,10 @@ FILE = ROOT / "examples" / "config" / "serve.yaml"
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Serve the file from another folder; return the instance's URL."""
+    # Tests before this one may have an instance of their own open.
+    monkeypatch.setenv("TRYGON_INSTANCE", "config-example")
     command = Command("run", str(FILE), "--port", "0", cwd=tmp_path)
     yield command.wait_until_serving().removesuffix("/hello")
     command.close()

@@ -136,10 +136,14 @@ def test_a_full_disk_stops_no_request_and_no_replacement(small_disk: Path, tmp_p
 
 @serve.deployment(num_replicas=2)
 class Clock:
-    """Tells what time it is, to its mind."""
+    """Tells what time it is, to its mind, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
     async def __call__(self, _: Request) -> Any:
-        return [time.time(), os.getpid()]
+        self.count += 1
+        return [time.time(), os.getpid(), self.count]
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs libfaketime")
@@ -162,12 +166,18 @@ def test_a_clock_that_jumps_a_day_hurts_nobody(monkeypatch: pytest.MonkeyPatch, 
                 offset.write_text(f"{days * DAY_S:+d}\n")
                 wait_until(lambda days=days: days == round(ahead_s(url) / DAY_S), "the clock to jump")
                 assert "RUNNING" == serve.status().applications["default"].status
+                enough = asked(url) + 20
+                wait_until(lambda enough=enough: asked(url) > enough, "requests at that time")
         after = {kind: pids(kind) for kind in before}
     finally:
         serve.shutdown()
 
     assert {"200"} == set(seen.outcomes())
     assert before == after
+
+
+def asked(url: str) -> int:
+    return int(json.loads(httpx.get(url, timeout=10).text)[2])
 
 
 def ahead_s(url: str) -> float:
