@@ -6,7 +6,6 @@ One file, replaced whole: a reader finds the old or the new state, never a part 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -23,7 +22,6 @@ from trygon.spec.history import Outcome
 
 __all__ = ["FileStore", "PastRevision", "Store", "WantedApplication", "WantedState"]
 
-logger = logging.getLogger("trygon.control")
 
 _VERSION = 1
 _MAGIC = b"trygon-state-%d\n" % _VERSION
@@ -153,13 +151,11 @@ class FileStore:
             self._write(state)
             self.blobs.keep_only(_digests(state))
         except OSError as error:
-            if self._durable:
-                raise InstanceError(
-                    f"what is wanted cannot be saved in {str(self._path)!r}: {error.strerror}; make room there, "
-                    "or set TRYGON_HOME to another place; nothing was changed"
-                ) from error
-            # Nobody restores an instance that dies with its program; only a killed controller would miss it.
-            logger.warning("the state cannot be saved in %r: %s", str(self._path), error.strerror)
+            # Of an instance that dies with its program too: a restarted controller would go back to what was before.
+            raise InstanceError(
+                f"what is wanted cannot be saved in {str(self._path)!r}: {error.strerror}; make room there, "
+                "or set TRYGON_HOME to another place; nothing was changed"
+            ) from error
 
     def _write(self, state: WantedState) -> None:
         body = msgspec.msgpack.encode(state)
