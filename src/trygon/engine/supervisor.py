@@ -50,8 +50,9 @@ QUICK_GRACE_S = 0.5
 _LONGEST_SHUTDOWN_S = 120.0
 #: Time between SIGTERM and SIGKILL for processes that have nothing left to do.
 _LAST_WORDS_S = 0.3
-#: A process that lived longer than this is restarted at once.
-_STABLE_S = 10.0
+#: A process that lived longer than this had begun its work, and is restarted at once: who kills one every few
+#: seconds must not make the pauses grow. One that cannot start at all dies within a moment.
+_STABLE_S = 1.5
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 #: Between two looks at what no signal tells: kills for memory, and processes that are stopped.
