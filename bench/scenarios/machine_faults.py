@@ -227,7 +227,7 @@ def _fill_and_mend(instance: Instance, settings: Settings, report: Report, *, is
         sample.at <= killed_at + 0.05 and sample.ended_at >= killed_at for sample in seen.samples
     )
     words = f"deploy {'refused' if refusal else 'accepted'}, replica replaced after {back_s:.2f} s"
-    report.rows.append(["disk full", str(len(seen.samples)), seen.kinds, f"{seen.worst_second:.0%}", words])
+    report.rows.append(["disk full", str(len(seen.samples)), seen.kinds, "-", words])
     report.raw.append(
         f"disk full: the deploy said: {refusal!r}; after space was made: {recovery or 'done'!r}"
     )
