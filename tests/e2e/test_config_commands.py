@@ -148,6 +148,7 @@ def test_an_import_path_is_deployed_beside_the_others(kept: Instance) -> None:
 
     assert 0 == done.returncode, done.stderr
     assert ("hello", "tach") == (kept.get("/a"), kept.get("/d"))
+    assert "trygon deploy hello:build" in kept.type("history", "d").stdout
     assert 1 == wrong.returncode
     assert "'hello' has no 'nothing'" in wrong.stderr
     assert 2 == mixed.returncode

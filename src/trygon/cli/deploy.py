@@ -62,7 +62,9 @@ def deploy(**given: Any) -> None:
     config, built = _build_file(given) if is_file else _build_one(given)
     with connected(record) as joined:
         tell_unused_options(config, record)
-        revisions = deploy_built(joined, built, keep_others=not is_file)
+        revisions = deploy_built(
+            joined, built, keep_others=not is_file, origin=f"trygon deploy {given['target']}"
+        )
         if given["wait"]:
             wait_serving(joined, revisions, timeout_s=given["timeout_s"])
         else:

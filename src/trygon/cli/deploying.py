@@ -38,19 +38,20 @@ def build_file(config: DeployConfig, *, app_dirs: tuple[str, ...], folder: str =
     return built
 
 
-def deploy_built(joined: Instance, built: BuiltConfig, *, keep_others: bool) -> dict[str, int]:
+def deploy_built(joined: Instance, built: BuiltConfig, *, keep_others: bool, origin: str) -> dict[str, int]:
     """Deploy everything in one call; return the revisions.
 
     Args:
         joined: The instance.
         built: What the file made.
         keep_others: False deletes applications of earlier files that are not among these.
+        origin: Who asks, for the history.
 
     Raises:
         DeployError: It cannot be deployed; nothing was changed.
     """
     removed = () if keep_others else removed_names(joined.goal().applications, built.specs)
-    revisions = joined.apply(built.specs, removed=removed)
+    revisions = joined.apply(built.specs, removed=removed, origin=origin)
     for name in removed:
         click.echo(f"application {name!r} is being deleted: the file has it no more")
     if not revisions and not removed:

@@ -194,7 +194,7 @@ def _serve(
         revisions = {name: found.revision for name, found in joined.status().applications.items()}
         if config is not None and built is not None:
             tell_unused_options(config, record)
-            deployed = deploy_built(joined, built, keep_others=False)
+            deployed = deploy_built(joined, built, keep_others=False, origin="trygon start")
             # What the file deletes is not waited for.
             kept = joined.status().applications
             revisions = {**{n: r for n, r in revisions.items() if n in kept}, **deployed}

@@ -22,6 +22,8 @@ __all__ = ["BUILD_S", "ControllerBackend", "application_config"]
 
 logger = logging.getLogger("trygon.admin")
 
+#: Who asked, as the history tells it.
+_ORIGIN = "the admin API"
 #: Importing user code may load models; longer is a hang.
 BUILD_S = 300.0
 #: The build ends by itself before that.
@@ -64,7 +66,9 @@ class ControllerBackend:
                 if application.source == "declarative" and application.name not in named
             )
             if built.specs or removed:
-                request = DeployApplications(applications=built.specs, declarative=True, removed=removed)
+                request = DeployApplications(
+                    applications=built.specs, declarative=True, removed=removed, origin=_ORIGIN
+                )
                 await self._link.call(request, timeout_s=_ANSWER_S)
 
     async def deploy_one(self, name: str, config: bytes, *, seen: int | None) -> int:
@@ -74,7 +78,7 @@ class ControllerBackend:
             built = await self._build(text, "request.json")
             expected = {} if seen is None else {name: seen}
             request = DeployApplications(
-                applications=built.specs, declarative=True, expected_revisions=expected
+                applications=built.specs, declarative=True, expected_revisions=expected, origin=_ORIGIN
             )
             answer = await self._link.call(request, timeout_s=_ANSWER_S)
             return msgspec.convert(answer, dict[str, int])[name]
