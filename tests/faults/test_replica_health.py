@@ -19,6 +19,7 @@ from trygon import serve
 from trygon.control.old_logs import KEPT_LOGS
 from trygon.serve.exceptions import ReplicaDiedError
 from trygon.serve.handle import DeploymentHandle
+from trygon.serve.session import current_session
 
 
 @pytest.fixture
@@ -191,10 +192,9 @@ def test_logs_of_dead_replicas_do_not_fill_the_disk(url: str) -> None:
 
 
 def _count_logs(pattern: str) -> int:
-    """Count in the one instance that runs, which is the one that wrote last."""
-    folders = Path(os.environ["TRYGON_HOME"]).glob("instances/*/logs")
-    newest = max(folders, key=lambda folder: (folder / "controller.log").stat().st_mtime)
-    return len(list(newest.glob(pattern)))
+    session = current_session()
+    assert session is not None
+    return len(list(Path(session.instance.record.log_dir).glob(pattern)))
 
 
 @pytest.mark.linux

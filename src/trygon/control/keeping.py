@@ -139,7 +139,8 @@ class Keeper:
             return short
 
         kept = []
-        for name in self._state.applications.keys() | deployed.keys():
+        # In the order they came, which is the order that a restored configuration is shown in.
+        for name in [*self._state.applications, *(n for n in deployed if n not in self._state.applications)]:
             application = self._state.applications.get(name) or Application(name)
             revision = deployed.get(name)
             gone = name in deleted
