@@ -196,8 +196,8 @@ class Line:
     def _spin(self) -> bytes | None:
         """Look for an answer without sleeping, where the last ones came that fast.
 
-        Two processors that never sleep between the calls of a script halve the time of a call, and the
-        processor time too: waking an idle one costs more than the looks (bench/results/handle.md).
+        Two processors that never sleep between the calls of a script halve the time of a call, and take less
+        processor time: waking an idle one costs more than the looks (bench/results/handle.md).
         Not while as many threads wait as there are processors: the replica needs one.
         """
         if self._lines.num_used >= _NUM_PROCESSORS:
