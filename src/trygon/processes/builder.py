@@ -302,17 +302,9 @@ def _is_plumbing(file_name: str) -> bool:
 
 def _files() -> tuple[str, ...]:
     """Return the files that were imported from elsewhere than the Python installation and packages."""
-    prefixes = tuple(
-        prefix.rstrip(os.sep) + os.sep for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, _OWN}
-    )
-    found = set()
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and _SITE_PACKAGES not in file:
-            path = os.path.abspath(file)
-            if not path.startswith(prefixes):
-                found.add(path)
-    return tuple(sorted(found))
+    from trygon.client.snapshot import own_files
+
+    return tuple(sorted(set(own_files().values())))
 
 
 def _show_warnings_plainly() -> None:
