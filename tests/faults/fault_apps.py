@@ -25,6 +25,10 @@ from trygon.serve.handle import DeploymentHandle
 class Victim(Doors):
     """Answers with its pid; waits, blocks or dies when asked."""
 
+    def __init__(self, weights: bytes = b"") -> None:
+        super().__init__()
+        self.weights = weights
+
     async def __call__(self, request: Any = None) -> Any:
         query = request.query_params if isinstance(request, Request) else {}
         if door := query.get("door"):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +73,61 @@ def test_a_full_disk_refuses_the_deploy_and_nothing_else(detached: Path) -> None
 
         assert 200 == client.get("/second").status_code
         assert pid == controller_pid(), "no restart was needed"
+
+
+@contextlib.contextmanager
+def failing_fsync(pid: int, path: Path) -> Iterator[None]:
+    """Let every fsync of `path` by a process fail as that of a broken disk does, until the block is left."""
+    command = [
+        "strace",
+        "-f",
+        "-p",
+        str(pid),
+        "-P",
+        str(path),
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:error=EIO",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = ""
+        while "attached" not in said:
+            line = tracer.stderr.readline()
+            if not line:
+                pytest.skip(f"strace may not attach here: {said.strip()}")
+            said += line
+        try:
+            yield
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.communicate()
+
+
+@pytest.mark.linux
+@pytest.mark.tool("strace")
+@pytest.mark.parametrize("broken", ["state.new", ".", "state.blobs"])
+def test_a_disk_that_does_not_confirm_refuses_the_deploy_and_nothing_else(
+    detached: Path, broken: str
+) -> None:
+    with httpx.Client(base_url=serve.http_address(), timeout=10) as client:
+        pid = controller_pid()
+        with failing_fsync(pid, detached / broken):
+            with pytest.raises(InstanceError, match=r"cannot be saved.*nothing was changed"):
+                serve.run(Victim.bind(os.urandom(100_000)), name="second", route_prefix="/second")
+
+            assert 200 == client.get("/").status_code
+            assert {"default"} == serve.status().applications.keys()
+
+        # What was refused does not come true later.
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: controller_pid() != pid, "another controller")
+        assert {"default"} == serve.status().applications.keys()
+
+        serve.run(Victim.bind(os.urandom(100_000)), name="second", route_prefix="/second")
+
+        assert 200 == client.get("/second").status_code
 
 
 def test_a_state_directory_that_went_away_refuses_the_deploy_until_it_is_back(detached: Path) -> None:

@@ -76,6 +76,15 @@ class BlobFolder:
         new = {digest: data for digest, data in blobs.items() if not (self.path / digest).exists()}
         if not new:
             return
+        try:
+            self._write(new)
+        except OSError:
+            # One that is there counts as kept; the disk did not confirm these.
+            for digest in new:
+                (self.path / digest).unlink(missing_ok=True)
+            raise
+
+    def _write(self, new: Mapping[str, bytes]) -> None:
         self.path.mkdir(mode=0o700, exist_ok=True)
         for digest, data in new.items():
             beside = self.path / f"{digest}.new"

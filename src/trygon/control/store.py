@@ -5,10 +5,11 @@ One file, replaced whole: a reader finds the old or the new state, never a part 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -168,13 +169,31 @@ class FileStore:
             file.flush()
             if self._durable:
                 os.fsync(file.fileno())
-        os.replace(new, self._path)
-        if self._durable:
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        with self._old_kept():
+            os.replace(new, self._path)
+            if self._durable:
+                _sync_folder(self._path.parent)
+
+    @contextlib.contextmanager
+    def _old_kept(self) -> Iterator[None]:
+        """Put the old file back when the disk does not confirm the new one.
+
+        Otherwise a deploy that was refused would come true when the controller is started again.
+        """
+        old = self._path.with_suffix(".old")
+        old.unlink(missing_ok=True)
+        had_one = self._path.exists()
+        if had_one:
+            os.link(self._path, old)
+        try:
+            yield
+        except OSError:
+            if had_one:
+                os.replace(old, self._path)
+            else:
+                self._path.unlink(missing_ok=True)
+            raise
+        old.unlink(missing_ok=True)
 
     def clear(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -182,6 +201,14 @@ class FileStore:
 
     def read_blob(self, digest: str) -> bytes:
         return self.blobs.read(digest)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _digests(state: WantedState) -> set[str]:
