@@ -49,7 +49,12 @@ ROWS = (
         "msgspec, uvloop (lazily), pydantic (lazily), fastapi (lazily), starlette (lazily)",
     ),
     Row("processes", "all of the above", "msgspec, uvloop"),
-    Row("cli", "errors, config, spec, clock, graph, client, processes", "click, msgspec, yaml (lazily)"),
+    Row("loadtest", "errors, clock", "msgspec, httptools, uvloop (lazily)"),
+    Row(
+        "cli",
+        "errors, config, spec, clock, graph, client, loadtest, processes",
+        "click, msgspec, yaml (lazily)",
+    ),
     Row("testing", "all of the above", "none"),
 )
 
@@ -65,6 +70,11 @@ PURE = (
     "dataplane.balancing",
     "dataplane.poison",
     "dataplane.admission",
+    "loadtest.histogram",
+    "loadtest.limits",
+    "loadtest.plan",
+    "loadtest.result",
+    "loadtest.schedule",
 )
 
 IMPURE_MODULES = frozenset(

@@ -30,6 +30,7 @@ _COMMANDS = {
     "delete": "trygon.cli.ending:delete",
     "token": "trygon.cli.token:token",
     "shutdown": "trygon.cli.ending:shutdown",
+    "load": "trygon.cli.load:load",
     "doctor": "trygon.cli.doctor:doctor",
     "completion": "trygon.cli.completion:completion",
 }
