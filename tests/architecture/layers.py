@@ -72,7 +72,6 @@ PURE = (
     "dataplane.admission",
     "loadtest.histogram",
     "loadtest.limits",
-    "loadtest.plan",
     "loadtest.result",
     "loadtest.schedule",
 )

@@ -1,4 +1,4 @@
-"""What to send, to whom and how fast, as values; and the bytes of a request. Pure."""
+"""What to send, to whom and how fast, as values; and the bytes of a request."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from trygon.loadtest.recorder import Recorder
 from trygon.loadtest.result import Report
 from trygon.loadtest.schedule import arrivals
 
-__all__ = ["Sender"]
+__all__ = ["Sender", "make_context"]
 
 #: A request that leaves so much after it was due is late, if a connection was there for it.
 _LATE_S = 0.005
