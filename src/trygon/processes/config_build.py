@@ -21,6 +21,7 @@ from trygon.errors import ConfigError, DeployError, ServeError
 from trygon.graph.overrides import CONFIG_CHECKS, UnknownDeploymentError, apply_overrides
 from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
 from trygon.spec.application import ApplicationSpec
+from trygon.spec.capacity import at_capacity, external_scaler_problem
 from trygon.spec.config_file import ApplicationConfig, DeployConfig, DeploymentConfig, parse_config, place
 from trygon.spec.document import decode_text
 
@@ -230,7 +231,20 @@ class ConfigBuild:
                 raise
             except (ServeError, TypeError) as error:
                 raise self._config.error(inner, str(error)) from None
-        return msgspec.structs.replace(spec, config=application.given)
+        self._refuse_two_scalers(path, application, spec)
+        spec = msgspec.structs.replace(
+            spec,
+            config=application.given,
+            autoscaling_policy=application.autoscaling_policy,
+            external_scaler_enabled=application.external_scaler_enabled,
+        )
+        return at_capacity(spec, self._config.target_capacity)
+
+    def _refuse_two_scalers(self, path: str, application: ApplicationConfig, spec: ApplicationSpec) -> None:
+        """The code may ask for autoscaling where the file has another program set the numbers."""
+        problem = external_scaler_problem(spec) if application.external_scaler_enabled else ""
+        if problem:
+            raise self._config.error(f"{path}.external_scaler_enabled", problem)
 
     def _resolved(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Make the working directory of a deployment's own environment absolute."""
