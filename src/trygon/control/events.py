@@ -13,6 +13,7 @@ __all__ = [
     "ApplicationDeleted",
     "ApplicationDeployed",
     "ApplicationForgotten",
+    "CapacityChanged",
     "Event",
     "ReplicaAdopted",
     "ReplicaEnded",
@@ -44,6 +45,12 @@ class ApplicationDeleted(msgspec.Struct, frozen=True):
     """An application is no longer wanted."""
 
     name: str
+
+
+class CapacityChanged(msgspec.Struct, frozen=True):
+    """Another percentage of all replicas is wanted; the applications are deployed with it."""
+
+    target_capacity: float | None
 
 
 class ReplicaRequested(msgspec.Struct, frozen=True):
@@ -177,6 +184,7 @@ class Woken(msgspec.Struct, frozen=True):
 Event = (
     ApplicationDeployed
     | ApplicationDeleted
+    | CapacityChanged
     | ReplicaRequested
     | ReplicaAdopted
     | ReplicaRunning

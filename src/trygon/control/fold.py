@@ -8,6 +8,7 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
+    CapacityChanged,
     Event,
     ReplicaAdopted,
     ReplicaEnded,
@@ -54,6 +55,9 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     match event:
         case Woken():
             return set(state.applications) if event.names is None else set(event.names)
+        case CapacityChanged():
+            state.target_capacity = event.target_capacity
+            return set()
         case TableServed():
             return _table_served(state, event.version)
         case ApplicationDeployed() | ApplicationDeleted() | ApplicationForgotten():

@@ -38,6 +38,9 @@ class Keeper:
         """Fill an empty state with what was saved."""
         wanted = self._store.load()
         self._last_revisions = dict(wanted.last_revisions)
+        self._state.target_capacity = wanted.target_capacity
+        for gone in wanted.deleted:
+            self.history.restore_deleted(gone)
         for kept in wanted.applications:
             application = Application(kept.name)
             application.target = self._attached(kept.target)
@@ -81,10 +84,11 @@ class Keeper:
         application = self._state.applications.get(name)
         return application.last_revision if application is not None else self._last_revisions.get(name, 0)
 
-    def forget(self, application: Application) -> None:
-        """Remember only the number of an application that is gone."""
+    def forget(self, application: Application, wall_s: float) -> None:
+        """Remember of an application that is gone its number, and for a while its history."""
         self._last_revisions[application.name] = application.last_revision
-        self.history.forget(application.name)
+        self.history.bury(application.name, wall_s)
+        self.history.expire(self._state.applications.keys() - {application.name}, wall_s)
 
     async def save(
         self,
@@ -92,6 +96,7 @@ class Keeper:
         deployed: dict[str, Revision] | None = None,
         deleted: tuple[str, ...] = (),
         blobs: dict[str, bytes] | None = None,
+        target_capacity: float | None | msgspec.UnsetType = msgspec.UNSET,
     ) -> None:
         """Save the state as it will be after this change.
 
@@ -99,6 +104,7 @@ class Keeper:
             deployed: Revisions that are about to be wanted, by application.
             deleted: Applications that are about to be unwanted.
             blobs: Snapshots of code that the revisions name by digest.
+            target_capacity: What is about to be wanted; unset as it is.
         """
         async with self._saving:
             if self._closed:
@@ -112,6 +118,8 @@ class Keeper:
                 blobs |= large
             try:
                 wanted = self._wanted(new, deleted, blobs)
+                if target_capacity is not msgspec.UNSET:
+                    wanted = msgspec.structs.replace(wanted, target_capacity=target_capacity)
                 await asyncio.to_thread(self._store.save, wanted, blobs)
             except BaseException:
                 for name, revision in new.items():
@@ -153,7 +161,13 @@ class Keeper:
                     failed_deployment="" if gone or revision else application.failed_deployment,
                     deleting=gone or (application.deleting and revision is None),
                     last_revision=revision.number if revision else application.last_revision,
-                    history=() if gone else self.history.settled(application, revision),
+                    # Also while it is on its way out: it may be wanted back.
+                    history=self.history.settled(application, revision),
                 )
             )
-        return WantedState(applications=tuple(kept), last_revisions=dict(self._last_revisions))
+        return WantedState(
+            applications=tuple(kept),
+            last_revisions=dict(self._last_revisions),
+            deleted=self.history.deleted({application.name for application in kept}),
+            target_capacity=self._state.target_capacity,
+        )

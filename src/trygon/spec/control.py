@@ -36,6 +36,7 @@ __all__ = [
     "ReplicaReady",
     "ReplicaUnhealthy",
     "Reply",
+    "ScaleDeployment",
     "Shutdown",
     "TableApplied",
     "TableChanged",
@@ -125,6 +126,19 @@ class DeployApplications(_Message, frozen=True):
     expected_revisions: dict[str, int] = {}
     #: Applications that are deleted in the same step, so that these may take their routes.
     removed: tuple[str, ...] = ()
+    #: Percentage for all applications of configurations; unset where the call is about some of them only.
+    target_capacity: float | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class ScaleDeployment(_Message, frozen=True):
+    """Give a deployment another number of replicas; the value of the reply maps the application to its revision.
+
+    Only for applications with `external_scaler_enabled`.
+    """
+
+    application: str
+    deployment: str
+    num_replicas: int
 
 
 class UndoApplication(_Message, frozen=True):
@@ -135,6 +149,8 @@ class UndoApplication(_Message, frozen=True):
     to: int | None = None
     #: As in DeployApplications.
     token: str = ""
+    #: The revision that the caller saw; when it has moved, the call fails with RevisionConflictError.
+    expected_revision: int | None = None
 
 
 class GetHistory(_Message, frozen=True):
@@ -210,6 +226,7 @@ class Call(_Message, frozen=True):
         | GetStatus
         | GetHistory
         | UndoApplication
+        | ScaleDeployment
         | Explain
         | GetDetails
         | InstanceInfo
