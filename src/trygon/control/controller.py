@@ -34,8 +34,8 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
-    CapacityChanged,
     Event,
+    InstanceChanged,
     ReplicaAdopted,
     ReplicaEnded,
     ReplicaGivenUp,
@@ -172,7 +172,7 @@ class Controller:
 
     async def start(self) -> None:
         """Load what is wanted, adopt what runs, and begin."""
-        self._keeper.restore()
+        self._keeper.restore(self._clock.wall())
         self.state.logging = self._launching.logging
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
@@ -544,8 +544,13 @@ class Controller:
         """Make each specification the wanted revision of its application, as `request` says; `_changing` is held."""
         if self._shutdown is not None:
             raise InstanceError("the instance is shutting down; start a new one")
-        before = self.state.target_capacity
-        capacity = before if request.target_capacity is msgspec.UNSET else request.target_capacity
+        state = self.state
+        before = InstanceChanged(state.target_capacity, state.http_timeouts)
+        instance = InstanceChanged(
+            before.target_capacity if request.target_capacity is msgspec.UNSET else request.target_capacity,
+            request.http_timeouts or before.http_timeouts,
+        )
+        capacity = instance.target_capacity
         specs = tuple(at_capacity(spec, capacity) if spec.config is not None else spec for spec in specs)
         kept = {spec.name for spec in specs}
         removed = tuple(n for n in request.removed if n in self.state.applications and n not in kept)
@@ -559,14 +564,14 @@ class Controller:
             if revision is not None:
                 revisions[spec.name] = revision
             numbers[spec.name] = (revision or self._target(spec.name)).number
-        if not revisions and not removed and capacity == before:
+        if not revisions and not removed and instance == before:
             return numbers
-        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs, target_capacity=capacity)
+        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs, instance=instance)
         if self._shutdown is not None:
             # It began while the state was being saved; what is started now would never be ended.
             raise InstanceError("the instance is shutting down; start a new one")
         self._handle(
-            CapacityChanged(capacity),
+            instance,
             *(ApplicationDeleted(name) for name in removed),
             *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
         )
@@ -640,7 +645,11 @@ class Controller:
                 pid=os.getpid(), log_file_path=os.path.join(record.log_dir, "controller.log")
             ),
             proxy_location="EveryNode" if self._num_ingress else "Disabled",
-            http_options={"host": record.host, "port": record.port},
+            http_options={
+                "host": record.host,
+                "port": record.port,
+                **(msgspec.to_builtins(self.state.http_timeouts) if self.state.http_timeouts else {}),
+            },
             proxies={
                 slot: ProxyDetails(
                     status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")

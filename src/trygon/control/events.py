@@ -7,14 +7,14 @@ import msgspec
 from trygon.control.reconcile.replica import Trouble
 from trygon.control.state import Revision
 from trygon.spec.launch import ReplicaLaunch
-from trygon.spec.routing import DeathCause
+from trygon.spec.routing import DeathCause, HttpTimeouts
 
 __all__ = [
     "ApplicationDeleted",
     "ApplicationDeployed",
     "ApplicationForgotten",
-    "CapacityChanged",
     "Event",
+    "InstanceChanged",
     "ReplicaAdopted",
     "ReplicaEnded",
     "ReplicaGivenUp",
@@ -47,10 +47,12 @@ class ApplicationDeleted(msgspec.Struct, frozen=True):
     name: str
 
 
-class CapacityChanged(msgspec.Struct, frozen=True):
-    """Another percentage of all replicas is wanted; the applications are deployed with it."""
+class InstanceChanged(msgspec.Struct, frozen=True):
+    """Something is wanted of the instance as a whole."""
 
+    #: The applications are deployed with it.
     target_capacity: float | None
+    http_timeouts: HttpTimeouts | None
 
 
 class ReplicaRequested(msgspec.Struct, frozen=True):
@@ -184,7 +186,7 @@ class Woken(msgspec.Struct, frozen=True):
 Event = (
     ApplicationDeployed
     | ApplicationDeleted
-    | CapacityChanged
+    | InstanceChanged
     | ReplicaRequested
     | ReplicaAdopted
     | ReplicaRunning

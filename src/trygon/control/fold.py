@@ -8,8 +8,8 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
-    CapacityChanged,
     Event,
+    InstanceChanged,
     ReplicaAdopted,
     ReplicaEnded,
     ReplicaGivenUp,
@@ -55,8 +55,9 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     match event:
         case Woken():
             return set(state.applications) if event.names is None else set(event.names)
-        case CapacityChanged():
+        case InstanceChanged():
             state.target_capacity = event.target_capacity
+            state.http_timeouts = event.http_timeouts
             return set()
         case TableServed():
             return _table_served(state, event.version)

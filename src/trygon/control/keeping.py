@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from trygon.control.blobs import attach_definitions
+from trygon.control.events import InstanceChanged
 from trygon.control.history import History
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store, WantedApplication, WantedState
@@ -34,11 +35,12 @@ class Keeper:
         #: What each application was before.
         self.history = History()
 
-    def restore(self) -> None:
-        """Fill an empty state with what was saved."""
+    def restore(self, wall_s: float) -> None:
+        """Fill an empty state with what was saved; `wall_s` says what is too old to be kept."""
         wanted = self._store.load()
         self._last_revisions = dict(wanted.last_revisions)
         self._state.target_capacity = wanted.target_capacity
+        self._state.http_timeouts = wanted.http_timeouts
         for gone in wanted.deleted:
             self.history.restore_deleted(gone)
         for kept in wanted.applications:
@@ -59,6 +61,7 @@ class Keeper:
             if application.serving is not None:
                 self._state.unserved.add(kept.name)
             self.history.restore(kept.name, kept.history)
+        self.history.expire(self._state.applications, wall_s)
 
     def _attached(self, revision: Revision | None) -> Revision | None:
         if revision is None:
@@ -96,7 +99,7 @@ class Keeper:
         deployed: dict[str, Revision] | None = None,
         deleted: tuple[str, ...] = (),
         blobs: dict[str, bytes] | None = None,
-        target_capacity: float | None | msgspec.UnsetType = msgspec.UNSET,
+        instance: InstanceChanged | None = None,
     ) -> None:
         """Save the state as it will be after this change.
 
@@ -104,7 +107,7 @@ class Keeper:
             deployed: Revisions that are about to be wanted, by application.
             deleted: Applications that are about to be unwanted.
             blobs: Snapshots of code that the revisions name by digest.
-            target_capacity: What is about to be wanted; unset as it is.
+            instance: What is about to be wanted of the instance; None is as it is.
         """
         async with self._saving:
             if self._closed:
@@ -118,8 +121,12 @@ class Keeper:
                 blobs |= large
             try:
                 wanted = self._wanted(new, deleted, blobs)
-                if target_capacity is not msgspec.UNSET:
-                    wanted = msgspec.structs.replace(wanted, target_capacity=target_capacity)
+                if instance is not None:
+                    wanted = msgspec.structs.replace(
+                        wanted,
+                        target_capacity=instance.target_capacity,
+                        http_timeouts=instance.http_timeouts,
+                    )
                 await asyncio.to_thread(self._store.save, wanted, blobs)
             except BaseException:
                 for name, revision in new.items():
@@ -170,4 +177,5 @@ class Keeper:
             last_revisions=dict(self._last_revisions),
             deleted=self.history.deleted({application.name for application in kept}),
             target_capacity=self._state.target_capacity,
+            http_timeouts=self._state.http_timeouts,
         )

@@ -12,7 +12,7 @@ import msgspec
 from trygon.control.reconcile.replica import LIVE, ReplicaPhase, Trouble
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
-from trygon.spec.routing import ReplicaDeath
+from trygon.spec.routing import HttpTimeouts, ReplicaDeath
 
 __all__ = ["Application", "ControllerState", "Replica", "Replicas", "Revision", "StartRecord"]
 
@@ -270,6 +270,8 @@ class ControllerState:
         self.applications: dict[str, Application] = {}
         #: Percentage that the numbers of replicas of configurations are scaled by; None leaves them alone.
         self.target_capacity: float | None = None
+        #: Those that were asked for since the instance was started; None while none were.
+        self.http_timeouts: HttpTimeouts | None = None
         #: The LoggingConfig of the instance as JSON values, for applications that have none.
         self.logging: dict[str, Any] | None = None
         #: The last replicas that died while they served, oldest first; told to their callers.

@@ -19,6 +19,7 @@ from trygon.control.blobs import BlobFolder
 from trygon.control.state import Revision
 from trygon.errors import InstanceError
 from trygon.spec.history import Outcome
+from trygon.spec.routing import HttpTimeouts
 
 __all__ = ["DeletedApplication", "FileStore", "PastRevision", "Store", "WantedApplication", "WantedState"]
 
@@ -71,6 +72,7 @@ class WantedState(msgspec.Struct, frozen=True, kw_only=True):
     #: Longest gone first.
     deleted: tuple[DeletedApplication, ...] = ()
     target_capacity: float | None = None
+    http_timeouts: HttpTimeouts | None = None
 
 
 class Store(Protocol):

@@ -47,6 +47,10 @@ class BuiltConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What came out of a file; without mistakes all is well."""
 
     specs: tuple[ApplicationSpec, ...] = ()
+    #: What the file says of the instance as a whole; see DeployConfig.
+    target_capacity: float | None = None
+    http_options: dict[str, Any] = {}
+    proxy_location: str | None = None
     #: What is accepted and changes nothing yet, in sentences for people.
     warnings: tuple[str, ...] = ()
     #: Files that the builds imported from outside of the Python installation.
@@ -166,6 +170,9 @@ class ConfigBuild:
                 mistakes += error.mistakes
         return BuiltConfig(
             specs=() if mistakes else tuple(specs),
+            target_capacity=config.target_capacity,
+            http_options=config.http_options,
+            proxy_location=config.proxy_location,
             warnings=tuple(dict.fromkeys(warnings)),
             files=tuple(files),
             mistakes=tuple(mistakes),

@@ -21,7 +21,7 @@ from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
 from trygon.spec.control import Hello, TableApplied
 from trygon.spec.launch import IngressLaunch
-from trygon.spec.routing import RoutingTable
+from trygon.spec.routing import HttpTimeouts, RoutingTable
 
 __all__ = ["main"]
 
@@ -65,9 +65,21 @@ async def _serve(launch: IngressLaunch) -> None:
         if not stop.done():
             stop.set_result(None)
 
+    timeouts: HttpTimeouts | None = None
+
+    def set_timeouts(new: HttpTimeouts | None) -> None:
+        nonlocal timeouts
+        timeouts = new
+        server.set_timeouts(
+            request_timeout_s=new.request_timeout_s if new else settings.request_timeout_s,
+            keep_alive_timeout_s=new.keep_alive_timeout_s if new else settings.keep_alive_timeout_s,
+        )
+
     def apply(table: RoutingTable) -> None:
         router.apply(table)
         gateway.apply(table)
+        if table.http_timeouts != timeouts:
+            set_timeouts(table.http_timeouts)
         first_table.set()
         link.announce(TableApplied(version=table.version))
 
@@ -78,7 +90,8 @@ async def _serve(launch: IngressLaunch) -> None:
         on_gone=leave,
     )
     sock = socket.socket(fileno=launch.listen_fd)
-    server = HttpServer(sock, gateway, _settings(launch), loop=loop, tls=server_tls(launch.http_options))
+    settings = _settings(launch)
+    server = HttpServer(sock, gateway, settings, loop=loop, tls=server_tls(launch.http_options))
     await link.open()
     # A restarted ingress without a table would answer 503 for applications that run.
     with contextlib.suppress(TimeoutError):

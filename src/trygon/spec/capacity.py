@@ -47,7 +47,9 @@ def external_scaler_problem(spec: ApplicationSpec) -> str:
     scaled_here = [d.name for d in spec.deployments if d.options.autoscaling is not None]
     if spec.autoscaling_policy is None and not scaled_here:
         return ""
-    what = "an autoscaling_policy" if not scaled_here else f"deployment {scaled_here[0]!r} an autoscaling_config"
+    what = (
+        "an autoscaling_policy" if not scaled_here else f"deployment {scaled_here[0]!r} an autoscaling_config"
+    )
     return (
         f"application {spec.name!r} has external_scaler_enabled, so another program sets its numbers of replicas, "
         f"but it gives {what}; remove one of the two"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
-from trygon.spec.routing import RoutingTable
+from trygon.spec.routing import HttpTimeouts, RoutingTable
 from trygon.spec.status import ApplicationStatusOverview
 
 __all__ = [
@@ -127,7 +127,9 @@ class DeployApplications(_Message, frozen=True):
     #: Applications that are deleted in the same step, so that these may take their routes.
     removed: tuple[str, ...] = ()
     #: Percentage for all applications of configurations; unset where the call is about some of them only.
-    target_capacity: float | None | msgspec.UnsetType = msgspec.UNSET
+    target_capacity: float | msgspec.UnsetType | None = msgspec.UNSET
+    #: For the whole instance, from now on; None leaves them as they are.
+    http_timeouts: HttpTimeouts | None = None
 
 
 class ScaleDeployment(_Message, frozen=True):

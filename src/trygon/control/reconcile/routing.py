@@ -17,7 +17,14 @@ from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, ControllerState, Replica, Revision
 from trygon.observability.logs import LogOptions
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
-from trygon.spec.routing import ApplicationRoute, DeploymentTargets, ReplicaDeath, ReplicaTarget, RoutingTable
+from trygon.spec.routing import (
+    ApplicationRoute,
+    DeploymentTargets,
+    HttpTimeouts,
+    ReplicaDeath,
+    ReplicaTarget,
+    RoutingTable,
+)
 
 __all__ = ["Routes", "build_table"]
 
@@ -37,12 +44,13 @@ class Routes:
         #: The names of `_parts`, in order.
         self._names: list[str] = []
         self._deaths: tuple[ReplicaDeath, ...] = ()
+        self._timeouts: HttpTimeouts | None = None
 
     def refresh(self, state: ControllerState, names: Iterable[str]) -> bool:
         """Make the parts of these applications anew; return whether any is not what it was."""
         deaths = tuple(state.deaths)
-        has_changed = deaths != self._deaths
-        self._deaths = deaths
+        has_changed = deaths != self._deaths or state.http_timeouts != self._timeouts
+        self._deaths, self._timeouts = deaths, state.http_timeouts
         for name in names:
             application = state.applications.get(name)
             part = _part(application, state.logging) if application is not None else None
@@ -66,6 +74,7 @@ class Routes:
             applications=tuple(route for part in parts for route in part.routes),
             deployments=tuple(targets for part in parts for targets in part.deployments),
             deaths=self._deaths,
+            http_timeouts=self._timeouts,
         )
 
 

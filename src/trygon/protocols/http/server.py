@@ -103,6 +103,13 @@ class HttpServer:
         #: Peers whose deadline may have passed, to be visited.
         self._due: deque[Peer] = deque()
 
+    def set_timeouts(self, *, request_timeout_s: float, keep_alive_timeout_s: float) -> None:
+        """Use these for requests, and waits for requests, that begin from now on."""
+        front = self._front
+        front.settings = msgspec.structs.replace(
+            front.settings, request_timeout_s=request_timeout_s, keep_alive_timeout_s=keep_alive_timeout_s
+        )
+
     # ---- life
 
     def start(self) -> None:
