@@ -73,6 +73,10 @@ class Settings:
     admin_allow_plaintext: bool = False
     #: `TRYGON_LOG_LEVEL`: level of the system's own log lines.
     log_level: str = "INFO"
+    #: `TRYGON_ROTATION_MAX_BYTES`: a log file is begun anew beyond it; None leaves it to each kind of file.
+    rotation_max_bytes: int | None = None
+    #: `TRYGON_ROTATION_BACKUP_COUNT`: older log files that are kept beside each; None as above.
+    rotation_backup_count: int | None = None
 
     #: `RAY_SERVE_DEFAULT_HTTP_HOST`: where the ingress binds when `http_options` name no host.
     default_http_host: str = "127.0.0.1"
@@ -120,6 +124,8 @@ class Settings:
             admin_allowed_hosts=read("TRYGON_ADMIN_ALLOWED_HOSTS", _hosts, ()),
             admin_allow_plaintext=read("TRYGON_ADMIN_ALLOW_PLAINTEXT", _flag, False),
             log_level=read("TRYGON_LOG_LEVEL", _level, "INFO"),
+            rotation_max_bytes=read("TRYGON_ROTATION_MAX_BYTES", _count(1024, 999_999_999_999), None),
+            rotation_backup_count=read("TRYGON_ROTATION_BACKUP_COUNT", _count(1, 1000), None),
             default_http_host=read("RAY_SERVE_DEFAULT_HTTP_HOST", _host, "127.0.0.1"),
             http_keep_alive_timeout_s=read("RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S", _seconds, 0.0),
             force_local_testing_mode=read("RAY_SERVE_FORCE_LOCAL_TESTING_MODE", _flag, False),
@@ -327,7 +333,7 @@ def _seconds(text: str) -> float:
 
 def _count(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
 

@@ -15,7 +15,7 @@ import uvloop
 from trygon.client.link import ControlLink
 from trygon.dataplane.router import Router
 from trygon.dataplane.routes import RouterGateway
-from trygon.observability.logs import Component, LogOptions, set_up_logging
+from trygon.observability.logs import Component, LogOptions, log_copy, set_up_logging
 from trygon.processes.tls import server_tls
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
@@ -91,7 +91,15 @@ async def _serve(launch: IngressLaunch) -> None:
     )
     sock = socket.socket(fileno=launch.listen_fd)
     settings = _settings(launch)
-    server = HttpServer(sock, gateway, settings, loop=loop, tls=server_tls(launch.http_options))
+    copy = log_copy()
+    server = HttpServer(
+        sock,
+        gateway,
+        settings,
+        loop=loop,
+        access_log_copy=copy.write_lines if copy is not None else None,
+        tls=server_tls(launch.http_options),
+    )
     await link.open()
     # A restarted ingress without a table would answer 503 for applications that run.
     with contextlib.suppress(TimeoutError):
@@ -119,6 +127,7 @@ def _settings(launch: IngressLaunch) -> HttpSettings:
         keep_alive_timeout_s=90.0 if keep_alive_s is None else float(keep_alive_s),
         session_id_header=options.get("session_id_header") or "x-session-id",
         access_log=logs.writes_access_log,
+        access_log_by_route=True,
         access_log_as_json=logs.encoding == "JSON",
         ingress_id=str(launch.slot),
         scheme="https" if "ssl_certfile" in options else "http",
