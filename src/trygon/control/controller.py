@@ -186,8 +186,8 @@ class Controller:
         server.on_lost = self._peer_lost
         server.on_call = self._take_call
         server.on_message = self._take_message
-        self._settling.begin(self.state)
         self._handle(Woken())
+        self._settling.begin(self.state)
         self._watch.start()
 
     async def close(self) -> None:

@@ -23,16 +23,15 @@ class Settling:
     """
 
     def __init__(self) -> None:
-        self._awaited: set[str] = set()
-        self._awaits_ingress = False
+        #: None until it is known who has run.
+        self._awaited: set[str] | None = None
         self._over = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, state: ControllerState) -> None:
-        """Wait for those whose replicas all run, if there are any."""
+        """Wait for those whose replicas all run, if there are any; call it once these were reconciled."""
         self._awaited = {name for name, found in state.applications.items() if _is_whole(found)}
         # Without an application that ran, the ingress processes may be just as new as this one.
-        self._awaits_ingress = bool(self._awaited)
         if self._awaited:
             self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._over.set)
         else:
@@ -40,10 +39,10 @@ class Settling:
 
     def look(self, state: ControllerState) -> None:
         """Go on when everybody has been heard."""
-        if self._over.is_set():
+        if self._awaited is None or self._over.is_set():
             return
         self._awaited = {name for name in self._awaited if _is_unheard(state.applications.get(name))}
-        if not self._awaited and (state.served_version or not self._awaits_ingress):
+        if not self._awaited:
             self._over.set()
 
     async def wait(self) -> None:
