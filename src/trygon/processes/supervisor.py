@@ -34,7 +34,7 @@ from trygon.engine.supervisor import Programs, Supervisor
 from trygon.errors import InstanceError, TrygonError
 from trygon.observability.log_file import Rotation, use_rotation
 from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
-from trygon.processes.tls import admin_has_tls, check_tls, has_tls
+from trygon.processes.tls import admin_has_tls, admin_tls_options, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
 from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
 
@@ -146,9 +146,10 @@ def _check_store(config: InstanceConfig) -> None:
 def _check_admin(config: InstanceConfig) -> None:
     """An admin port that could be misused is no reason to start without it: somebody counts on it."""
     if config.admin is not None:
-        problem = config.admin.problem(has_tls=has_tls(config.http_options))
+        problem = config.admin.problem(has_tls=admin_has_tls(config.admin, config.http_options))
         if problem:
             raise InstanceError(problem)
+        check_tls(admin_tls_options(config.admin, config.http_options))
 
 
 def _open_admin(config: InstanceConfig) -> socket.socket | None:
