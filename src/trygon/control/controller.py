@@ -62,6 +62,7 @@ from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
 from trygon.control.settling import Settling
+from trygon.control.sizing import scaled_base
 from trygon.control.state import Application, Revision
 from trygon.control.store import Store
 from trygon.control.watch import HealthWatch
@@ -507,17 +508,7 @@ class Controller:
         """Give a deployment another size; a revision of its own, so that it is saved and rolled out like any."""
         name, wanted = request.deployment, request.num_replicas
         async with self._changing:
-            application = self.state.applications.get(request.application)
-            base = application.goal if application is not None else None
-            if base is None:
-                raise DeployError(f"there is no application {request.application!r} that could be scaled")
-            if name not in base.by_name:
-                raise DeployError(f"application {request.application!r} has no deployment {name!r}")
-            if not base.spec.external_scaler_enabled:
-                raise DeployError(
-                    f"application {request.application!r} does not have external_scaler_enabled; set it in its "
-                    "configuration, or deploy another num_replicas"
-                )
+            base = scaled_base(self.state.applications.get(request.application), request)
             if base.by_name[name].options.num_replicas == wanted:
                 return {request.application: base.number}
             origin = f"scaled: {name} to {wanted}"
