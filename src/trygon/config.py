@@ -71,8 +71,15 @@ class Settings:
     admin_allowed_hosts: tuple[str, ...] = ()
     #: `TRYGON_ADMIN_ALLOW_PLAINTEXT`: plain HTTP off loopback too.
     admin_allow_plaintext: bool = False
+    #: `TRYGON_ADMIN_SSL_KEYFILE`, `TRYGON_ADMIN_SSL_CERTFILE`: a certificate of its own for the admin port.
+    admin_ssl_keyfile: Path | None = None
+    admin_ssl_certfile: Path | None = None
     #: `TRYGON_LOG_LEVEL`: level of the system's own log lines.
     log_level: str = "INFO"
+    #: `TRYGON_ROTATION_MAX_BYTES`: a log file is begun anew beyond it; None leaves it to each kind of file.
+    rotation_max_bytes: int | None = None
+    #: `TRYGON_ROTATION_BACKUP_COUNT`: older log files that are kept beside each; None as above.
+    rotation_backup_count: int | None = None
 
     #: `RAY_SERVE_DEFAULT_HTTP_HOST`: where the ingress binds when `http_options` name no host.
     default_http_host: str = "127.0.0.1"
@@ -119,7 +126,11 @@ class Settings:
             admin_host=read("TRYGON_ADMIN_HOST", _host, "127.0.0.1"),
             admin_allowed_hosts=read("TRYGON_ADMIN_ALLOWED_HOSTS", _hosts, ()),
             admin_allow_plaintext=read("TRYGON_ADMIN_ALLOW_PLAINTEXT", _flag, False),
+            admin_ssl_keyfile=read("TRYGON_ADMIN_SSL_KEYFILE", _absolute_path, None),
+            admin_ssl_certfile=read("TRYGON_ADMIN_SSL_CERTFILE", _absolute_path, None),
             log_level=read("TRYGON_LOG_LEVEL", _level, "INFO"),
+            rotation_max_bytes=read("TRYGON_ROTATION_MAX_BYTES", _count(1024, 999_999_999_999), None),
+            rotation_backup_count=read("TRYGON_ROTATION_BACKUP_COUNT", _count(1, 1000), None),
             default_http_host=read("RAY_SERVE_DEFAULT_HTTP_HOST", _host, "127.0.0.1"),
             http_keep_alive_timeout_s=read("RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S", _seconds, 0.0),
             force_local_testing_mode=read("RAY_SERVE_FORCE_LOCAL_TESTING_MODE", _flag, False),
@@ -149,6 +160,9 @@ def admin_options(settings: Settings, *, attached: bool, port: int | None = None
         settings: This process's.
         attached: An instance that ends with its program has none unless somebody asks for it.
         port: Asks for it; None leaves it to the settings.
+
+    Raises:
+        SettingsError: A certificate without its key, or the other way round.
     """
     chosen = settings.admin_port if port is None else port
     if chosen == "off" or (chosen is None and attached):
@@ -158,7 +172,19 @@ def admin_options(settings: Settings, *, attached: bool, port: int | None = None
         port=chosen,
         allowed_hosts=settings.admin_allowed_hosts,
         allow_plaintext=settings.admin_allow_plaintext,
+        tls=_admin_tls(settings),
     )
+
+
+def _admin_tls(settings: Settings) -> dict[str, str]:
+    found = {"ssl_keyfile": settings.admin_ssl_keyfile, "ssl_certfile": settings.admin_ssl_certfile}
+    given = {name: str(path) for name, path in found.items() if path is not None}
+    if len(given) == 1:
+        raise SettingsError(
+            f"the admin port has {next(iter(given))} only; give both TRYGON_ADMIN_SSL_KEYFILE and "
+            "TRYGON_ADMIN_SSL_CERTFILE (--admin-ssl-keyfile, --admin-ssl-certfile), or neither"
+        )
+    return given
 
 
 def read_settings() -> Settings:
@@ -327,7 +353,7 @@ def _seconds(text: str) -> float:
 
 def _count(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
 

@@ -78,6 +78,27 @@ def test_a_file_names_a_certificate_that_lies_beside_it(kept: Path) -> None:
     assert "hello" == answer.text
 
 
+def test_the_admin_port_may_have_a_certificate_of_its_own(kept: Path) -> None:
+    authority = Authority(kept)
+    authority.write("admin.key", "admin.pem")
+    half = run("start", "--name", NAME, "--admin-ssl-certfile", "admin.pem", cwd=kept)
+
+    url = start(
+        kept, "--admin-port", "0", "--admin-ssl-keyfile", "admin.key", "--admin-ssl-certfile", "admin.pem"
+    )
+    headers = {"authorization": f"Bearer {token(kept)}"}
+    answer = httpx.get(
+        f"{url}/api/serve/applications/", headers=headers, verify=authority.client(), timeout=20
+    )
+    record = find(read_settings().runtime_dir, NAME)
+
+    assert (1, True) == (half.returncode, "give both" in half.stderr)
+    assert url.startswith("https://127.0.0.1:")
+    assert 200 == answer.status_code
+    assert record is not None
+    assert "http" == record.scheme, "the applications' own port is as it was"
+
+
 def test_the_admin_port_can_be_left_out(kept: Path) -> None:
     assert "" == start(kept, env={"TRYGON_ADMIN_PORT": "off"})
 

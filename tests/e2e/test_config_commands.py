@@ -312,3 +312,27 @@ def test_help_shows_each_example_on_a_line_of_its_own(folder: Path) -> None:
 
         assert any(line.lstrip().startswith(example.strip()) for line in lines)
         assert not any("\\b" in line for line in lines)
+
+
+def test_target_capacity_scales_what_a_file_says_and_is_shown(kept: Instance) -> None:
+    text = CONFIG.replace(
+        "  import_path: hello:app",
+        "  import_path: hello:app\n  deployments: [{name: Hello, num_replicas: 4}]",
+    )
+    kept.write("target_capacity: 50\n" + text)
+
+    assert 0 == kept.type("deploy", "serve.yaml").returncode
+    half = kept.described()
+    again = kept.type("plan", "serve.yaml")
+    kept.write(text)
+    plan = kept.type("plan", "serve.yaml")
+    shown = (kept.type("status").stdout, yaml.safe_load(kept.type("config").stdout)["target_capacity"])
+    assert 0 == kept.type("deploy", "serve.yaml").returncode
+
+    replicas = half["applications"]["a"]["deployments"]["Hello"]["replica_states"]  # type: ignore[index]
+    assert ({"RUNNING": 2}, 50) == (replicas, half["target_capacity"])
+    assert "nothing to do" in again.stdout
+    assert "Hello: resized (2 -> 4 replicas)" in plan.stdout
+    assert "target_capacity 50 %" in shown[0]
+    assert 50 == shown[1]
+    assert kept.described()["target_capacity"] is None

@@ -131,6 +131,22 @@ def test_undo_after_a_failed_deploy_makes_the_old_revision_the_wanted_one(shop: 
     ]
 
 
+def test_undo_brings_a_deleted_application_back_also_after_the_instance_was_killed(shop: Path) -> None:
+    assert run("delete", "default", cwd=shop).returncode == 0
+    shown = run("history", "default", cwd=shop).stdout
+    assert "trygon undo default brings it back" in shown
+    (record,) = asked("status", cwd=shop)["instances"]
+    os.kill(record["supervisor_pid"], signal.SIGKILL)
+    wait_until(lambda: run("status", cwd=shop).returncode == 1, "the end of the instance")
+    assert run("start", "--name", "shop", cwd=shop).returncode == 0
+
+    back = run("undo", "default", cwd=shop)
+
+    assert (0, "revision 2 of application 'default' serves\n") == (back.returncode, back.stdout)
+    assert "1" == answer(shop)[0]
+    assert [0.0, 0.0] == [r["deleted_wall_s"] for r in asked("history", "default", cwd=shop)["revisions"]]
+
+
 def test_history_and_code_survive_the_instance(shop: Path, command: Any) -> None:
     (shop / "prices.py").write_text(PRICES.format(price=2))
     assert deploy_again(shop) == 0

@@ -122,3 +122,40 @@ def test_a_missing_ingress_is_no_running_application(url: str) -> None:
         os.kill(supervisor, signal.SIGCONT)
     wait_until(lambda: status() == ApplicationStatus.RUNNING, "the status after its return")
     assert 200 == httpx.get(url, timeout=20).status_code
+
+
+def test_a_restarted_controller_says_running_from_its_first_answer_on(url: str) -> None:
+    serve.run(Victim.options(num_replicas=2).bind())
+    replicas = processes("replica")
+
+    told = []
+    for _ in range(5):
+        (controller,) = processes("controller")
+        os.kill(controller, signal.SIGKILL)
+        # The call waits in the link for the next controller, whose first answer it is.
+        found = serve.status()
+        told.append((found.applications["default"].status, *found.proxies.values()))
+        wait_until(lambda gone=controller: processes("controller") - {gone}, "a new controller")
+
+    assert [("RUNNING", "HEALTHY")] * 5 == told
+    assert replicas == processes("replica")
+
+
+def test_a_restarted_controller_still_tells_of_an_ingress_that_is_missing(url: str) -> None:
+    serve.run(Victim.bind())
+    (ingress,) = processes("ingress")
+    (controller,) = processes("controller")
+    session = current_session()
+    assert session is not None
+
+    # Stopped, it neither answers nor ends: nobody starts another one for a while.
+    os.kill(ingress, signal.SIGSTOP)
+    try:
+        os.kill(controller, signal.SIGKILL)
+        assert ApplicationStatus.DEPLOYING == serve.status().applications["default"].status
+    finally:
+        os.kill(ingress, signal.SIGCONT)
+    wait_until(
+        lambda: serve.status().applications["default"].status == ApplicationStatus.RUNNING,
+        "the status after its return",
+    )

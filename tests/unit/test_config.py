@@ -196,3 +196,25 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InstanceError, match="belongs to user 65534"):
         make_private_dir(tmp_path / "theirs", what="TRYGON_RUNTIME_DIR")
+
+
+def test_a_certificate_of_the_admin_port_needs_its_key() -> None:
+    both = {"TRYGON_ADMIN_SSL_KEYFILE": "/k.pem", "TRYGON_ADMIN_SSL_CERTFILE": "/c.pem"}
+
+    found = admin_options(Settings.from_environ(both), attached=False)
+
+    assert found is not None
+    assert {"ssl_keyfile": "/k.pem", "ssl_certfile": "/c.pem"} == found.tls
+    for name, path in both.items():
+        with pytest.raises(SettingsError, match="give both"):
+            admin_options(Settings.from_environ({name: path}), attached=False)
+
+
+def test_sizes_and_numbers_of_log_files_are_read() -> None:
+    found = Settings.from_environ(
+        {"TRYGON_ROTATION_MAX_BYTES": "1000000", "TRYGON_ROTATION_BACKUP_COUNT": "7"}
+    )
+
+    assert (1_000_000, 7) == (found.rotation_max_bytes, found.rotation_backup_count)
+    with pytest.raises(SettingsError, match="TRYGON_ROTATION_MAX_BYTES"):
+        Settings.from_environ({"TRYGON_ROTATION_MAX_BYTES": "64M"})

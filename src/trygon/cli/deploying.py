@@ -6,13 +6,16 @@ import os
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from trygon.cli.report import base_url
+from trygon.config import read_settings
 from trygon.processes.builder import Builder
 from trygon.processes.config_build import BuiltConfig, build_config
 from trygon.spec.config_file import DeployConfig
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.plan import removed_names
+from trygon.spec.running_options import wanted_timeouts
 
 if TYPE_CHECKING:
     from trygon.client.instance import Instance
@@ -51,7 +54,16 @@ def deploy_built(joined: Instance, built: BuiltConfig, *, keep_others: bool, ori
         DeployError: It cannot be deployed; nothing was changed.
     """
     removed = () if keep_others else removed_names(joined.goal().applications, built.specs)
-    revisions = joined.apply(built.specs, removed=removed, origin=origin)
+    # One application beside others says nothing about how much of all of them there shall be.
+    capacity = msgspec.UNSET if keep_others else built.target_capacity
+    keep_alive_s = read_settings().http_keep_alive_timeout_s
+    revisions = joined.apply(
+        built.specs,
+        removed=removed,
+        origin=origin,
+        target_capacity=capacity,
+        http_timeouts=wanted_timeouts(built.http_options, keep_alive_s=keep_alive_s),
+    )
     for name in removed:
         click.echo(f"application {name!r} is being deleted: the file has it no more")
     if not revisions and not removed:

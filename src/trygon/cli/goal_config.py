@@ -39,7 +39,8 @@ def config(instance: str | None, name: str | None) -> None:
         click.echo(f"# not from a configuration: {', '.join(without)}")
     sections = [spec.config for spec in goal.applications if spec.config is not None]
     http = {"http_options": {"host": record.host, "port": record.port}} if record.port else {}
-    click.echo(_as_yaml({**http, "applications": sections}), nl=False)
+    capacity = {} if goal.target_capacity is None else {"target_capacity": goal.target_capacity}
+    click.echo(_as_yaml({**http, **capacity, "applications": sections}), nl=False)
 
 
 def _section(goal: InstanceGoal, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from trygon.cli.completion import complete_application
-from trygon.cli.joining import application_named, connected, instance_option, the_instance
+from trygon.cli.joining import connected, instance_option, the_instance
 from trygon.config import read_settings
 from trygon.spec.history import RevisionRecord
 
@@ -22,12 +22,13 @@ __all__ = ["history", "undo"]
 def history(application: str, instance: str | None, *, as_json: bool) -> None:
     r"""Show the last revisions of APPLICATION, newest first: when, by what, and what became of them.
 
+    Also of one that was deleted: it can be brought back for a while.
+
     \b
     Examples:
       trygon history default
     """
     with connected(the_instance(read_settings(), instance)) as joined:
-        application_named(application, list(joined.status().applications))
         records = joined.history(application)
     if as_json:
         encoded = msgspec.json.encode({"application": application, "revisions": records})
@@ -38,14 +39,21 @@ def history(application: str, instance: str | None, *, as_json: bool) -> None:
     for row in rows:
         cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)]
         click.echo("  ".join([*cells, row[-1]]))
+    if records and records[0].deleted_wall_s:
+        click.echo(
+            f"deleted at {_shown(records[0].deleted_wall_s)}; trygon undo {application} brings it back"
+        )
+
+
+def _shown(wall_s: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(wall_s).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _row(record: RevisionRecord) -> tuple[str, ...]:
-    when = datetime.datetime.fromtimestamp(record.deployed_wall_s).astimezone()
     return (
         str(record.number),
         f"{record.outcome}, serving" if record.is_serving else str(record.outcome),
-        f"{when:%Y-%m-%d %H:%M:%S}",
+        _shown(record.deployed_wall_s),
         record.snapshot[:12] or "not kept",
         record.origin,
     )
@@ -61,7 +69,7 @@ def _row(record: RevisionRecord) -> tuple[str, ...]:
 def undo(application: str, instance: str | None, to: int | None, *, no_wait: bool) -> None:
     r"""Deploy what an earlier revision of APPLICATION was, its code included, as a new revision.
 
-    A second undo takes the first one back.
+    A second undo takes the first one back. One that was deleted is brought back as it was.
 
     \b
     Examples:
@@ -69,7 +77,6 @@ def undo(application: str, instance: str | None, to: int | None, *, no_wait: boo
       trygon undo default --to 3
     """
     with connected(the_instance(read_settings(), instance)) as joined:
-        application_named(application, list(joined.status().applications))
         revisions = joined.undo(application, to=to)
         if not no_wait:
             joined.wait_running(revisions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -44,6 +45,16 @@ _STEP_S = 0.05
     help="Port of the admin API; 0 takes a free one. [default: as before, or 8265, or a free one if it is taken]",
 )
 @click.option(
+    "--admin-ssl-keyfile",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="Key of a certificate for the admin API, in PEM. [default: as before, or none on 127.0.0.1]",
+)
+@click.option(
+    "--admin-ssl-certfile",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="The certificate, in PEM, followed by those that it was signed with.",
+)
+@click.option(
     "-c", "--config", "path", metavar="FILE", help="Configuration file with options of HTTP and applications."
 )
 @click.option(
@@ -60,6 +71,8 @@ def start(  # noqa: PLR0913 - the options of a command line
     http_host: str | None,
     http_port: int | None,
     admin_port: int | None,
+    admin_ssl_keyfile: Path | None,
+    admin_ssl_certfile: Path | None,
     path: str | None,
     app_dirs: tuple[str, ...],
     *,
@@ -77,6 +90,11 @@ def start(  # noqa: PLR0913 - the options of a command line
       trygon start --config serve.yaml
     """
     settings = read_settings()
+    settings = dataclasses.replace(
+        settings,
+        admin_ssl_keyfile=admin_ssl_keyfile or settings.admin_ssl_keyfile,
+        admin_ssl_certfile=admin_ssl_certfile or settings.admin_ssl_certfile,
+    )
     name = name or settings.instance or _DEFAULT_NAME
     config, built = _prepare(path, app_dirs)
     options = RunOptions(

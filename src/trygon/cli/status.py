@@ -143,7 +143,8 @@ def _describe(record: InstanceRecord, state: InstanceStatus) -> str:
     up_s = max(0.0, RealClock().wall() - record.started_wall_s)
     kind = "ends with its program" if record.attached else "detached"
     head = f"{click.style(f'instance {record.name}', bold=True)}: {base_url(record) or 'no HTTP'}"
-    lines = [f"{head}, process {record.pid}, up {_duration(up_s)}, {kind}"]
+    capacity = "" if state.target_capacity is None else f", target_capacity {state.target_capacity:g} %"
+    lines = [f"{head}, process {record.pid}, up {_duration(up_s)}, {kind}{capacity}"]
     rows: list[tuple[str, str, str]] = []
     messages = [
         f"ingress {slot} is {proxy}"

@@ -131,7 +131,12 @@ class ConfigWork:
         self, instance: Instance, specs: tuple[ApplicationSpec, ...], removed: tuple[str, ...]
     ) -> dict[str, int]:
         """Deploy them together; what did not change keeps its replicas."""
-        return instance.apply(specs, removed=removed, origin=f"trygon run {os.path.basename(self._path)}")
+        return instance.apply(
+            specs,
+            removed=removed,
+            origin=f"trygon run {os.path.basename(self._path)}",
+            target_capacity=specs[0].target_capacity if specs else msgspec.UNSET,
+        )
 
 
 class _ConfigBuild:

@@ -40,7 +40,7 @@ from trygon.spec.explanation import Explanation
 from trygon.spec.history import RevisionRecord
 from trygon.spec.instance import InstanceConfig, InstanceRecord
 from trygon.spec.plan import InstanceGoal
-from trygon.spec.routing import RoutingTable
+from trygon.spec.routing import HttpTimeouts, RoutingTable
 from trygon.spec.status import ApplicationStatusOverview, InstanceStatus
 
 __all__ = ["Instance", "Progress", "connect_or_start"]
@@ -212,7 +212,13 @@ class Instance:
         return msgspec.convert(self._ask(Explain(name=name), timeout_s=_ANSWER_S), Explanation)
 
     def apply(
-        self, applications: tuple[ApplicationSpec, ...], *, removed: tuple[str, ...] = (), origin: str = ""
+        self,
+        applications: tuple[ApplicationSpec, ...],
+        *,
+        removed: tuple[str, ...] = (),
+        origin: str = "",
+        target_capacity: float | msgspec.UnsetType | None = msgspec.UNSET,
+        http_timeouts: HttpTimeouts | None = None,
     ) -> dict[str, int]:
         """Make what a configuration file says so, in one step: what did not change keeps its replicas.
 
@@ -220,6 +226,9 @@ class Instance:
             applications: What is wanted.
             removed: Applications that are deleted in the same step.
             origin: Who asks, for the history.
+            target_capacity: Percentage of their replicas that all applications of files get from now on; unset
+                leaves it as it is.
+            http_timeouts: For the whole instance from now on; None leaves them as they are.
 
         Returns:
             The revision of each of `applications`.
@@ -228,7 +237,12 @@ class Instance:
             DeployError: It cannot be done; nothing was changed.
         """
         request = DeployApplications(
-            applications=applications, declarative=True, removed=removed, origin=origin
+            applications=applications,
+            declarative=True,
+            removed=removed,
+            origin=origin,
+            target_capacity=target_capacity,
+            http_timeouts=http_timeouts,
         )
         return msgspec.convert(self._ask(request), dict[str, int])
 

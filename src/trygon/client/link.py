@@ -31,6 +31,7 @@ from trygon.spec.control import (
     InstanceInfo,
     Reconfigure,
     Reply,
+    ScaleDeployment,
     Shutdown,
     TableChanged,
     ToPeer,
@@ -52,6 +53,7 @@ Request = (
     | GetStatus
     | GetHistory
     | UndoApplication
+    | ScaleDeployment
     | Explain
     | GetDetails
     | InstanceInfo

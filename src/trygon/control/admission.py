@@ -8,6 +8,7 @@ from trygon.control.state import Application
 from trygon.engine.base import Capabilities, Resources
 from trygon.errors import DeployError, RevisionConflictError
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
+from trygon.spec.capacity import external_scaler_problem
 
 __all__ = ["admit", "check_revision", "notes_for"]
 
@@ -31,6 +32,9 @@ def admit(
     for spec in specs:
         _check_graph(spec)
         _check_acyclic(spec)
+        problem = external_scaler_problem(spec) if spec.external_scaler_enabled else ""
+        if problem:
+            raise DeployError(problem)
     others = [
         application.target or application.serving
         for name, application in running.items()
@@ -97,11 +101,16 @@ def _check_graph(spec: ApplicationSpec) -> None:
                     f"deployment {deployment.name!r} of application {spec.name!r} calls {child!r}, "
                     "which is not part of the application"
                 )
-        if deployment.options.num_replicas < 1:
+        if deployment.options.num_replicas < 1 and not _may_be_empty(spec):
             raise DeployError(
                 f"deployment {deployment.name!r} of application {spec.name!r} wants "
                 f"{deployment.options.num_replicas} replicas; ask for at least 1"
             )
+
+
+def _may_be_empty(spec: ApplicationSpec) -> bool:
+    """None is a number that somebody may ask for on purpose: who then calls it hears of it at once."""
+    return spec.target_capacity == 0 or spec.external_scaler_enabled
 
 
 def _check_acyclic(spec: ApplicationSpec) -> None:

@@ -35,6 +35,7 @@ from trygon.control.events import (
     ApplicationDeployed,
     ApplicationForgotten,
     Event,
+    InstanceChanged,
     ReplicaAdopted,
     ReplicaEnded,
     ReplicaGivenUp,
@@ -60,6 +61,8 @@ from trygon.control.reconcile.change import next_revision
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
+from trygon.control.settling import Settling
+from trygon.control.sizing import scaled_base
 from trygon.control.state import Application, Revision
 from trygon.control.store import Store
 from trygon.control.watch import HealthWatch
@@ -73,6 +76,7 @@ from trygon.engine.base import (
 )
 from trygon.errors import DeployError, InstanceError, TrygonError
 from trygon.spec.application import ApplicationSpec
+from trygon.spec.capacity import at_capacity, with_replicas
 from trygon.spec.control import (
     Call,
     DeleteApplication,
@@ -90,6 +94,7 @@ from trygon.spec.control import (
     ReplicaFailed,
     ReplicaReady,
     ReplicaUnhealthy,
+    ScaleDeployment,
     Shutdown,
     UndoApplication,
     WaitApplications,
@@ -154,6 +159,7 @@ class Controller:
         #: Set when the state can no longer be trusted; the process must then end and be restarted.
         self.broken = asyncio.Event()
         self._waiters = Waiters()
+        self._settling = Settling()
         self._watch = HealthWatch(self.state, engine, clock, self._handle)
         self._wake: asyncio.TimerHandle | None = None
         self._shutdown: ShutdownBegun | None = None
@@ -167,7 +173,8 @@ class Controller:
 
     async def start(self) -> None:
         """Load what is wanted, adopt what runs, and begin."""
-        self._keeper.restore()
+        self._keeper.restore(self._clock.wall())
+        self.state.logging = self._launching.logging
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
             if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
@@ -181,6 +188,7 @@ class Controller:
         server.on_call = self._take_call
         server.on_message = self._take_message
         self._handle(Woken())
+        self._settling.begin(self.state)
         self._watch.start()
 
     async def close(self) -> None:
@@ -190,6 +198,7 @@ class Controller:
         if self._wake is not None:
             self._wake.cancel()
         self._watch.close()
+        self._settling.close()
         await self._server.close()
         await self._engine.close()
 
@@ -204,6 +213,7 @@ class Controller:
             self._publish(has_changed=has_changed)
             self._schedule()
             self._waiters.look(self.state)
+            self._settling.look(self.state)
             self._end_if_drained()
         except Exception:
             # A state that may be half changed must not decide anything; a fresh controller adopts what runs.
@@ -244,7 +254,7 @@ class Controller:
                 self._spawn(self._keeper.save())
             case ForgetApplication():
                 core.add(ApplicationForgotten(action.name))
-                self._keeper.forget(application)
+                self._keeper.forget(application, self._clock.wall())
                 self._spawn(self._keeper.save())
 
     def _reconfigure(self, application: Application, action: ReconfigureReplica) -> None:
@@ -315,6 +325,7 @@ class Controller:
         self._waiters.tell_applied()
         fold(self.state, TableServed(self._served_version()), self._clock.monotonic())
         self._waiters.look(self.state)
+        self._settling.look(self.state)
 
     def _schedule(self) -> None:
         if self._wake is not None:
@@ -429,7 +440,11 @@ class Controller:
                     self._waiters.look(self.state)
                 case UndoApplication():
                     peer.reply(call.seq, await self._undo(request))
+                case ScaleDeployment():
+                    peer.reply(call.seq, await self._scale(request))
                 case GetStatus() | GetDetails() | GetGoal() | GetHistory() | Explain() | InstanceInfo():
+                    if isinstance(request, GetStatus | GetDetails):
+                        await self._settling.wait()
                     peer.reply(call.seq, msgspec.to_builtins(self._look_up(request)))
                 case Shutdown():
                     self._waiters.add_shutdown(peer, call.seq)
@@ -454,7 +469,7 @@ class Controller:
             case GetGoal():
                 return goal_of(self.state, self._engine.resources())
             case GetHistory():
-                return self._keeper.history.records(self._known(request.name))
+                return self._keeper.history.records(self._remembered(request.name))
             case Explain():
                 return explain(self.state, request.name, self._clock.monotonic())
             case InstanceInfo():
@@ -479,26 +494,55 @@ class Controller:
             repeated = self._repeated([request.name], request.token)
             if repeated is not None:
                 return repeated
-            earlier = self._keeper.history.earlier(self._known(request.name), request.to)
+            if request.expected_revision is not None:
+                found = self.state.applications.get(request.name)
+                check_revision(found, request.name, request.expected_revision)
+            earlier = self._keeper.history.earlier(self._remembered(request.name), request.to)
             spec = await self._keeper.revive(earlier)
             origin = f"undo: revision {earlier.number} again"
             return await self._want(
                 (spec,), {}, DeployApplications(applications=(), token=request.token, origin=origin)
             )
 
-    def _known(self, name: str) -> Application:
-        application = self.state.applications.get(name)
-        if application is None or application.deleting:
-            hint = near_names(name, list(self.state.applications)) or "; trygon status shows what there is"
+    async def _scale(self, request: ScaleDeployment) -> dict[str, int]:
+        """Give a deployment another size; a revision of its own, so that it is saved and rolled out like any."""
+        name, wanted = request.deployment, request.num_replicas
+        async with self._changing:
+            base = scaled_base(self.state.applications.get(request.application), request)
+            if base.by_name[name].options.num_replicas == wanted:
+                return {request.application: base.number}
+            origin = f"scaled: {name} to {wanted}"
+            call = DeployApplications(applications=(), declarative=True, origin=origin)
+            spec = with_replicas(base.spec, name, wanted)
+            return await self._want((spec,), {}, call, scales=base.scales or base.number)
+
+    def _remembered(self, name: str) -> Application:
+        """Return an application that is there, or stands for one that is gone and has a history."""
+        known = [*self.state.applications, *(gone.name for gone in self._keeper.history.deleted(()))]
+        if name not in known:
+            hint = near_names(name, known) or "; trygon status shows what there is"
             raise DeployError(f"there is no application {name!r}{hint}")
-        return application
+        return self.state.applications.get(name) or Application(name)
 
     async def _want(
-        self, specs: tuple[ApplicationSpec, ...], blobs: dict[str, bytes], request: DeployApplications
+        self,
+        specs: tuple[ApplicationSpec, ...],
+        blobs: dict[str, bytes],
+        request: DeployApplications,
+        *,
+        scales: int = 0,
     ) -> dict[str, int]:
         """Make each specification the wanted revision of its application, as `request` says; `_changing` is held."""
         if self._shutdown is not None:
             raise InstanceError("the instance is shutting down; start a new one")
+        state = self.state
+        before = InstanceChanged(state.target_capacity, state.http_timeouts)
+        instance = InstanceChanged(
+            before.target_capacity if request.target_capacity is msgspec.UNSET else request.target_capacity,
+            request.http_timeouts or before.http_timeouts,
+        )
+        capacity = instance.target_capacity
+        specs = tuple(at_capacity(spec, capacity) if spec.config is not None else spec for spec in specs)
         kept = {spec.name for spec in specs}
         removed = tuple(n for n in request.removed if n in self.state.applications and n not in kept)
         staying = {name: found for name, found in self.state.applications.items() if name not in removed}
@@ -507,17 +551,18 @@ class Controller:
         revisions: dict[str, Revision] = {}
         numbers: dict[str, int] = {}
         for spec in specs:
-            revision = self._next_revision(spec, request)
+            revision = self._next_revision(spec, request, scales)
             if revision is not None:
                 revisions[spec.name] = revision
             numbers[spec.name] = (revision or self._target(spec.name)).number
-        if not revisions and not removed:
+        if not revisions and not removed and instance == before:
             return numbers
-        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs)
+        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs, instance=instance)
         if self._shutdown is not None:
             # It began while the state was being saved; what is started now would never be ended.
             raise InstanceError("the instance is shutting down; start a new one")
         self._handle(
+            instance,
             *(ApplicationDeleted(name) for name in removed),
             *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
         )
@@ -536,13 +581,16 @@ class Controller:
             numbers[name] = target.number
         return numbers or None
 
-    def _next_revision(self, spec: ApplicationSpec, request: DeployApplications) -> Revision | None:
+    def _next_revision(
+        self, spec: ApplicationSpec, request: DeployApplications, scales: int
+    ) -> Revision | None:
         asked = Revision(
             number=self._keeper.last_revision(spec.name) + 1,
             spec=spec,
             deployed_wall_s=self._clock.wall(),
             token=request.token,
             origin=request.origin,
+            scales=scales,
             notes=notes_for(spec, self._engine.resources()),
         )
         application = self.state.applications.get(spec.name)
@@ -577,6 +625,7 @@ class Controller:
             applications={
                 name: application_status(application) for name, application in self.state.applications.items()
             },
+            target_capacity=self.state.target_capacity,
         )
 
     def details(self) -> InstanceDetails:
@@ -587,7 +636,11 @@ class Controller:
                 pid=os.getpid(), log_file_path=os.path.join(record.log_dir, "controller.log")
             ),
             proxy_location="EveryNode" if self._num_ingress else "Disabled",
-            http_options={"host": record.host, "port": record.port},
+            http_options={
+                "host": record.host,
+                "port": record.port,
+                **(msgspec.to_builtins(self.state.http_timeouts) if self.state.http_timeouts else {}),
+            },
             proxies={
                 slot: ProxyDetails(
                     status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")
@@ -597,6 +650,7 @@ class Controller:
             applications=applications_details(
                 self.state, now=self._clock.monotonic(), wall_now=self._clock.wall()
             ),
+            target_capacity=self.state.target_capacity,
         )
 
     # ---- the end

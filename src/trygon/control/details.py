@@ -48,6 +48,7 @@ def application_details(application: Application, *, started_offset_s: float) ->
             name: _deployment(application, revision, name, overview, started_offset_s)
             for name, overview in status.deployments.items()
         },
+        external_scaler_enabled=spec is not None and spec.external_scaler_enabled,
         deployment_topology=_topology(spec) if spec is not None else None,
         revision=application.last_revision,
         serving_revision=application.serving.number if application.serving is not None else None,
@@ -74,7 +75,7 @@ def _deployment(
         status=overview.status,
         status_trigger=overview.status_trigger,
         message=overview.message,
-        deployment_config=_config(name, spec.options) if spec is not None else {"name": name},
+        deployment_config=_full_config(revision, name, spec.options) if spec and revision else {"name": name},
         target_num_replicas=spec.options.num_replicas if spec is not None and not application.deleting else 0,
         required_resources=_resources(spec.options.resources) if spec is not None else {},
         replicas=[
@@ -93,6 +94,12 @@ def _replica(replica: Replica, offset_s: float) -> ReplicaDetails:
         start_time_s=round(replica.started_at + offset_s, 3),
         log_file_path=replica.launch.log_path,
     )
+
+
+def _full_config(revision: Revision, name: str, options: DeploymentOptions) -> dict[str, Any]:
+    """Return options as they were asked for; `target_capacity` scales what runs of them."""
+    config = _config(name, options)
+    return {**config, "num_replicas": revision.spec.full_replicas.get(name, options.num_replicas)}
 
 
 def _config(name: str, options: DeploymentOptions) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import msgspec
 from trygon.control.reconcile.replica import Trouble
 from trygon.control.state import Revision
 from trygon.spec.launch import ReplicaLaunch
-from trygon.spec.routing import DeathCause
+from trygon.spec.routing import DeathCause, HttpTimeouts
 
 __all__ = [
     "ApplicationDeleted",
     "ApplicationDeployed",
     "ApplicationForgotten",
     "Event",
+    "InstanceChanged",
     "ReplicaAdopted",
     "ReplicaEnded",
     "ReplicaGivenUp",
@@ -44,6 +45,14 @@ class ApplicationDeleted(msgspec.Struct, frozen=True):
     """An application is no longer wanted."""
 
     name: str
+
+
+class InstanceChanged(msgspec.Struct, frozen=True):
+    """Something is wanted of the instance as a whole."""
+
+    #: The applications are deployed with it.
+    target_capacity: float | None
+    http_timeouts: HttpTimeouts | None
 
 
 class ReplicaRequested(msgspec.Struct, frozen=True):
@@ -177,6 +186,7 @@ class Woken(msgspec.Struct, frozen=True):
 Event = (
     ApplicationDeployed
     | ApplicationDeleted
+    | InstanceChanged
     | ReplicaRequested
     | ReplicaAdopted
     | ReplicaRunning

@@ -9,6 +9,7 @@ from trygon.control.events import (
     ApplicationDeployed,
     ApplicationForgotten,
     Event,
+    InstanceChanged,
     ReplicaAdopted,
     ReplicaEnded,
     ReplicaGivenUp,
@@ -54,6 +55,10 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     match event:
         case Woken():
             return set(state.applications) if event.names is None else set(event.names)
+        case InstanceChanged():
+            state.target_capacity = event.target_capacity
+            state.http_timeouts = event.http_timeouts
+            return set()
         case TableServed():
             return _table_served(state, event.version)
         case ApplicationDeployed() | ApplicationDeleted() | ApplicationForgotten():

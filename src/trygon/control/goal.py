@@ -22,4 +22,5 @@ def goal_of(state: ControllerState, resources: Resources) -> InstanceGoal:
         cpus=resources.cpus,
         gpus=resources.gpus,
         custom=resources.custom,
+        target_capacity=state.target_capacity,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import msgspec
 
 from trygon.control.blobs import detach_definitions
 from trygon.control.state import Application, Revision
-from trygon.control.store import PastRevision
+from trygon.control.store import DeletedApplication, PastRevision
 from trygon.errors import DeployError
 from trygon.spec.history import Outcome, RevisionRecord
 
@@ -14,6 +16,9 @@ __all__ = ["History"]
 
 #: Revisions of each application that are kept; those that are wanted or serve are kept beyond it.
 _KEPT = 10
+#: Applications that are gone, and for how long they can be brought back.
+_KEPT_DELETED = 20
+_KEPT_DELETED_S = 30 * 86400.0
 
 
 class History:
@@ -22,14 +27,42 @@ class History:
     def __init__(self) -> None:
         #: Oldest first, by application.
         self._past: dict[str, tuple[PastRevision, ...]] = {}
+        #: When an application went, in wall-clock seconds; also of those that came back since.
+        self._deleted_at: dict[str, float] = {}
 
     def restore(self, name: str, past: tuple[PastRevision, ...]) -> None:
         """Take over what was saved."""
         self._past[name] = past
 
-    def forget(self, name: str) -> None:
-        """Drop what is known of an application that is gone."""
-        self._past.pop(name, None)
+    def restore_deleted(self, gone: DeletedApplication) -> None:
+        """Take over what was saved of an application that is gone."""
+        self._past[gone.name] = gone.history
+        self._deleted_at[gone.name] = gone.deleted_wall_s
+
+    def bury(self, name: str, wall_s: float) -> None:
+        """Remember that an application is gone since now."""
+        self._deleted_at.pop(name, None)
+        self._deleted_at[name] = wall_s
+
+    def deleted(self, alive: Container[str]) -> tuple[DeletedApplication, ...]:
+        """Return what is kept of applications that are gone, longest gone first.
+
+        Args:
+            alive: Names of those that are there.
+        """
+        return tuple(
+            DeletedApplication(name=name, deleted_wall_s=at, history=self._past[name])
+            for name, at in self._deleted_at.items()
+            if name not in alive and self._past.get(name)
+        )
+
+    def expire(self, alive: Container[str], wall_s: float) -> None:
+        """Drop applications that are gone for too long, or of which there are too many."""
+        gone = self.deleted(alive)
+        for index, entry in enumerate(gone):
+            is_old = wall_s - entry.deleted_wall_s > _KEPT_DELETED_S
+            if is_old or index < len(gone) - _KEPT_DELETED:
+                del self._past[entry.name], self._deleted_at[entry.name]
 
     def add(self, name: str, revision: Revision) -> None:
         """Keep a revision that is now wanted, as `detached` returned it."""
@@ -61,6 +94,7 @@ class History:
             _settle(past, application, target.number if target is not None else 0)
             for past in self._past.get(application.name, ())
         )
+        entries = tuple(p for p in entries if p.revision.number in needed or not _is_resized(p, entries))
         newest = entries[-_KEPT:]
         entries = tuple(p for p in entries if p in newest or p.revision.number in needed)
         self._past[application.name] = entries
@@ -83,7 +117,7 @@ class History:
                 f"application {application.name!r} has no revision {to} in its history; there are: {numbers}"
             )
         for past in reversed(entries):
-            if past.outcome is Outcome.COMPLETE and (target is None or past.revision.number != target.number):
+            if past.outcome is Outcome.COMPLETE and (target is None or _root(past.revision) != _root(target)):
                 return past.revision
         raise DeployError(
             f"application {application.name!r} has no other revision that was complete, so there is nothing "
@@ -93,6 +127,8 @@ class History:
     def records(self, application: Application) -> list[RevisionRecord]:
         """Return the history for people, newest first."""
         serving = application.serving
+        is_gone = serving is None and application.target is None
+        gone_at = self._deleted_at.get(application.name, 0.0) if is_gone else 0.0
         return [
             RevisionRecord(
                 number=past.revision.number,
@@ -104,9 +140,25 @@ class History:
                 import_path=past.revision.spec.import_path,
                 replicas={d.name: d.options.num_replicas for d in past.revision.spec.deployments},
                 snapshot=past.revision.spec.code.snapshot,
+                deleted_wall_s=gone_at,
             )
             for past in reversed(self.settled(application))
         ]
+
+
+def _root(revision: Revision) -> int:
+    """Return the number of the revision that brought the code, whatever its size is now."""
+    return revision.scales or revision.number
+
+
+def _is_resized(past: PastRevision, entries: tuple[PastRevision, ...]) -> bool:
+    """Whether the same revision in another size has taken its place: a scaler must not push out the others."""
+    return any(
+        later.revision.scales == _root(past.revision)
+        and later.revision.number > past.revision.number
+        and later.outcome is Outcome.COMPLETE
+        for later in entries
+    )
 
 
 def _settle(past: PastRevision, application: Application, target: int) -> PastRevision:

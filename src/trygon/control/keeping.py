@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from trygon.control.blobs import attach_definitions
+from trygon.control.events import InstanceChanged
 from trygon.control.history import History
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store, WantedApplication, WantedState
@@ -34,10 +35,14 @@ class Keeper:
         #: What each application was before.
         self.history = History()
 
-    def restore(self) -> None:
-        """Fill an empty state with what was saved."""
+    def restore(self, wall_s: float) -> None:
+        """Fill an empty state with what was saved; `wall_s` says what is too old to be kept."""
         wanted = self._store.load()
         self._last_revisions = dict(wanted.last_revisions)
+        self._state.target_capacity = wanted.target_capacity
+        self._state.http_timeouts = wanted.http_timeouts
+        for gone in wanted.deleted:
+            self.history.restore_deleted(gone)
         for kept in wanted.applications:
             application = Application(kept.name)
             application.target = self._attached(kept.target)
@@ -56,6 +61,7 @@ class Keeper:
             if application.serving is not None:
                 self._state.unserved.add(kept.name)
             self.history.restore(kept.name, kept.history)
+        self.history.expire(self._state.applications, wall_s)
 
     def _attached(self, revision: Revision | None) -> Revision | None:
         if revision is None:
@@ -81,10 +87,11 @@ class Keeper:
         application = self._state.applications.get(name)
         return application.last_revision if application is not None else self._last_revisions.get(name, 0)
 
-    def forget(self, application: Application) -> None:
-        """Remember only the number of an application that is gone."""
+    def forget(self, application: Application, wall_s: float) -> None:
+        """Remember of an application that is gone its number, and for a while its history."""
         self._last_revisions[application.name] = application.last_revision
-        self.history.forget(application.name)
+        self.history.bury(application.name, wall_s)
+        self.history.expire(self._state.applications.keys() - {application.name}, wall_s)
 
     async def save(
         self,
@@ -92,6 +99,7 @@ class Keeper:
         deployed: dict[str, Revision] | None = None,
         deleted: tuple[str, ...] = (),
         blobs: dict[str, bytes] | None = None,
+        instance: InstanceChanged | None = None,
     ) -> None:
         """Save the state as it will be after this change.
 
@@ -99,6 +107,7 @@ class Keeper:
             deployed: Revisions that are about to be wanted, by application.
             deleted: Applications that are about to be unwanted.
             blobs: Snapshots of code that the revisions name by digest.
+            instance: What is about to be wanted of the instance; None is as it is.
         """
         async with self._saving:
             if self._closed:
@@ -112,6 +121,12 @@ class Keeper:
                 blobs |= large
             try:
                 wanted = self._wanted(new, deleted, blobs)
+                if instance is not None:
+                    wanted = msgspec.structs.replace(
+                        wanted,
+                        target_capacity=instance.target_capacity,
+                        http_timeouts=instance.http_timeouts,
+                    )
                 await asyncio.to_thread(self._store.save, wanted, blobs)
             except BaseException:
                 for name, revision in new.items():
@@ -153,7 +168,14 @@ class Keeper:
                     failed_deployment="" if gone or revision else application.failed_deployment,
                     deleting=gone or (application.deleting and revision is None),
                     last_revision=revision.number if revision else application.last_revision,
-                    history=() if gone else self.history.settled(application, revision),
+                    # Also while it is on its way out: it may be wanted back.
+                    history=self.history.settled(application, revision),
                 )
             )
-        return WantedState(applications=tuple(kept), last_revisions=dict(self._last_revisions))
+        return WantedState(
+            applications=tuple(kept),
+            last_revisions=dict(self._last_revisions),
+            deleted=self.history.deleted({application.name for application in kept}),
+            target_capacity=self._state.target_capacity,
+            http_timeouts=self._state.http_timeouts,
+        )

@@ -35,7 +35,7 @@ class Launching:
     ) -> None:
         self._record = record
         self._blobs = blobs
-        self._logging = logging
+        self.logging = logging
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
         """Return the launch of one new replica."""
@@ -66,7 +66,7 @@ class Launching:
             is_helper=action.helper,
             parents=revision.parents(deployment.name),
             snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
-            app_logging=spec.logging or self._logging,
+            app_logging=spec.logging or self.logging,
             generations={name: revision.generation(name) for name in revision.by_name},
             joins=action.joins,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, MutableMapping
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
 from trygon.control.reconcile.replica import LIVE, ReplicaPhase, Trouble
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
-from trygon.spec.routing import ReplicaDeath
+from trygon.spec.routing import HttpTimeouts, ReplicaDeath
 
 __all__ = ["Application", "ControllerState", "Replica", "Replicas", "Revision", "StartRecord"]
 
@@ -32,6 +33,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     token: str = ""
     #: What asked for it; for people.
     origin: str = ""
+    #: The revision of which this is another size, as an external scaler asked for; 0 for all others.
+    scales: int = 0
     #: Things the user should know, by deployment; shown in the status.
     notes: dict[str, str] = {}
     #: By deployment, the revision that brought its code; replicas of the same generation are interchangeable.
@@ -265,6 +268,12 @@ class ControllerState:
 
     def __init__(self) -> None:
         self.applications: dict[str, Application] = {}
+        #: Percentage that the numbers of replicas of configurations are scaled by; None leaves them alone.
+        self.target_capacity: float | None = None
+        #: Those that were asked for since the instance was started; None while none were.
+        self.http_timeouts: HttpTimeouts | None = None
+        #: The LoggingConfig of the instance as JSON values, for applications that have none.
+        self.logging: dict[str, Any] | None = None
         #: The last replicas that died while they served, oldest first; told to their callers.
         self.deaths: deque[ReplicaDeath] = deque(maxlen=_NUM_DEATHS)
         #: Applications of which a deployment may wait for resources; no other one does.

@@ -20,8 +20,9 @@ from trygon.control.blobs import BlobFolder
 from trygon.control.state import Revision
 from trygon.errors import InstanceError
 from trygon.spec.history import Outcome
+from trygon.spec.routing import HttpTimeouts
 
-__all__ = ["FileStore", "PastRevision", "Store", "WantedApplication", "WantedState"]
+__all__ = ["DeletedApplication", "FileStore", "PastRevision", "Store", "WantedApplication", "WantedState"]
 
 
 _VERSION = 1
@@ -53,12 +54,26 @@ class WantedApplication(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[PastRevision, ...] = ()
 
 
+class DeletedApplication(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an application that is gone, so that it can be brought back."""
+
+    name: str
+    #: Wall-clock seconds.
+    deleted_wall_s: float
+    #: Oldest first.
+    history: tuple[PastRevision, ...] = ()
+
+
 class WantedState(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that must survive."""
 
     applications: tuple[WantedApplication, ...] = ()
     #: Last number given to any application of a name that is gone now.
     last_revisions: dict[str, int] = {}
+    #: Longest gone first.
+    deleted: tuple[DeletedApplication, ...] = ()
+    target_capacity: float | None = None
+    http_timeouts: HttpTimeouts | None = None
 
 
 class Store(Protocol):
@@ -214,10 +229,16 @@ def _sync_folder(path: Path) -> None:
 def _digests(state: WantedState) -> set[str]:
     """Return what the state names."""
     found = set()
+    for gone in state.deleted:
+        for entry in gone.history:
+            found.update(_named(entry.revision))
     for application in state.applications:
         past = [entry.revision for entry in application.history]
         for revision in (application.target, application.serving, *past):
             if revision is not None:
-                found.add(revision.spec.code.snapshot)
-                found.update(deployment.definition_blob for deployment in revision.spec.deployments)
+                found.update(_named(revision))
     return found - {""}
+
+
+def _named(revision: Revision) -> set[str]:
+    return {revision.spec.code.snapshot, *(d.definition_blob for d in revision.spec.deployments)}

@@ -12,6 +12,7 @@ from trygon.graph.deployment import Application
 from trygon.graph.options import announce_inert
 from trygon.graph.pickling import dumps_definition
 from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentSpec
+from trygon.spec.capacity import external_scaler_problem
 from trygon.spec.logging_options import LoggingConfig
 from trygon.spec.validation import OptionError, check_name, notices
 
@@ -30,6 +31,7 @@ def build_application(
     handle_factory: HandleFactory,
     logging_config: LoggingConfig | dict[str, Any] | None = None,
     import_path: str = "",
+    external_scaler_enabled: bool = False,
 ) -> ApplicationSpec:
     """Return the specification of `app`.
 
@@ -42,11 +44,12 @@ def build_application(
             place of each bound application.
         logging_config: How all deployments log that do not say it themselves.
         import_path: Where the application came from, for people.
+        external_scaler_enabled: Another program sets its numbers of replicas.
 
     Raises:
         TypeError: `app` is not an Application.
         ServeError: A cycle, a second ASGI ingress, or something that cannot be pickled.
-        ValueError: A name or route prefix that cannot be.
+        ValueError: A name or route prefix that cannot be, or two that would set a number of replicas.
     """
     if not isinstance(app, Application):
         raise TypeError(_not_an_application(app))
@@ -62,9 +65,7 @@ def build_application(
             f"the application {name!r} binds several deployments called {wanted!r}; one is now called "
             f"{given!r}; name them with .options(name=...), or bind once and use the result twice",
         )
-    for deployment in builder.deployments:
-        announce_inert(deployment.options, notices.once)
-    return ApplicationSpec(
+    spec = ApplicationSpec(
         name=name,
         route_prefix=route_prefix,
         ingress=ingress,
@@ -72,7 +73,14 @@ def build_application(
         code=code or CodeLocation(),
         logging=logging,
         import_path=import_path,
+        external_scaler_enabled=external_scaler_enabled,
     )
+    problem = external_scaler_problem(spec) if external_scaler_enabled else ""
+    if problem:
+        raise OptionError(problem)
+    for deployment in builder.deployments:
+        announce_inert(deployment.options, notices.once)
+    return spec
 
 
 def _not_an_application(found: object) -> str:

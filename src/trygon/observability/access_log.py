@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from trygon.observability.logs import Component, LogContext, LogOptions, Stamp, json_fields, write_all
+from trygon.observability.logs import (
+    Component,
+    LogContext,
+    LogOptions,
+    Stamp,
+    json_fields,
+    log_copy,
+    write_all,
+)
 
 __all__ = ["AccessLog"]
 
@@ -43,6 +51,8 @@ class AccessLog:
         self._schedule = schedule
         self._fd = fd
         self._max_lines = max_lines
+        #: Gets the same lines.
+        self._copy = log_copy()
         self._stamp = Stamp()
         self._lines: list[str] = []
 
@@ -57,9 +67,11 @@ class AccessLog:
     def flush(self) -> None:
         """Write what was kept back."""
         if self._lines:
-            data = "".join(self._lines).encode("utf-8", "backslashreplace")
+            text = "".join(self._lines)
             self._lines.clear()
-            write_all(self._fd, data)
+            write_all(self._fd, text.encode("utf-8", "backslashreplace"))
+            if self._copy is not None:
+                self._copy.write_lines(text)
 
     def _add(self, message: str, context: LogContext) -> None:
         stamp = self._stamp(self._wall())

@@ -11,8 +11,18 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["KEPT_LOG_FILES", "MAX_LOG_BYTES", "LogFile", "note_written", "use_log_file"]
+__all__ = [
+    "KEPT_LOG_FILES",
+    "MAX_LOG_BYTES",
+    "LogFile",
+    "Rotation",
+    "note_written",
+    "rotation_or",
+    "use_log_file",
+    "use_rotation",
+]
 
 MAX_LOG_BYTES = 64 << 20
 #: Older files beside the current one: `x.log.1` is the newest of them.
@@ -22,6 +32,32 @@ _PERIOD_S = 1.0
 _LOOK_BYTES = 1 << 20
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class Rotation(NamedTuple):
+    """When a log file is begun anew, and what is kept of those before; None leaves it to the kind of file."""
+
+    max_bytes: int | None = None
+    #: Older files beside the current one.
+    kept: int | None = None
+
+
+_rotation = Rotation()
+
+
+def use_rotation(rotation: Rotation) -> None:
+    """Rotate the files that this process, and those that are forked from it, open from now on like this."""
+    global _rotation
+    _rotation = rotation
+
+
+def rotation_or(max_bytes: int, kept: int) -> tuple[int, int]:
+    """Return the largest size of a file and the number of older ones, with what holds where nothing was said."""
+    given = _rotation
+    return (
+        max_bytes if given.max_bytes is None else given.max_bytes,
+        kept if given.kept is None else given.kept,
+    )
 
 
 class LogFile:
@@ -100,7 +136,8 @@ _own: LogFile | None = None
 def use_log_file(path: str, monotonic: Callable[[], float]) -> None:
     """Send this process's standard output and error to a file, which is rotated from now on."""
     global _own
-    file = LogFile(path, monotonic)
+    max_bytes, kept = rotation_or(MAX_LOG_BYTES, KEPT_LOG_FILES)
+    file = LogFile(path, monotonic, max_bytes=max_bytes, kept=kept)
     file.open()
     _own = file
 

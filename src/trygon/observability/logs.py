@@ -7,6 +7,7 @@ Nothing here reads a context by itself: the request's fields come from a callabl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,17 +19,19 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trygon.observability.log_file import note_written
+from trygon.observability.log_file import note_written, rotation_or
 
 __all__ = [
     "Component",
     "ContextProvider",
     "JsonFormatter",
     "LogContext",
+    "LogCopy",
     "LogOptions",
     "Stamp",
     "TextFormatter",
     "json_fields",
+    "log_copy",
     "parse_level",
     "set_up_logging",
     "write_all",
@@ -169,7 +172,7 @@ def set_up_logging(
         formatter = TextFormatter(component, context, options.additional_log_standard_attrs)
     handlers: list[logging.Handler] = [_DescriptorHandler(fd)]
     if options.logs_dir:
-        handlers.append(_file_handler(Path(options.logs_dir) / component.file_name))
+        handlers.append(LogCopy(Path(options.logs_dir) / component.file_name))
     for handler in handlers:
         handler.setFormatter(formatter)
         if not options.enable_access_log:
@@ -179,6 +182,12 @@ def set_up_logging(
         logger.propagate = False
         logger.setLevel(level)
         _replace_handlers(logger, handlers)
+
+
+def log_copy() -> LogCopy | None:
+    """Return the file in `logs_dir` of this process, for lines that are no records; None without one."""
+    handlers = logging.getLogger(LOGGER_NAMES[0]).handlers
+    return next((handler for handler in handlers if isinstance(handler, LogCopy)), None)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -297,11 +306,30 @@ class _DescriptorHandler(logging.Handler):
         write_all(self._fd, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
-def _file_handler(path: Path) -> logging.Handler:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return RotatingFileHandler(
-        path, maxBytes=_MAX_FILE_BYTES, backupCount=_KEPT_FILES, encoding="utf-8", delay=True
-    )
+class LogCopy(RotatingFileHandler):
+    """The second copy of a process's lines, in the folder that a user named.
+
+    Args:
+        path: Its name; the folder is made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        max_bytes, kept = rotation_or(_MAX_FILE_BYTES, _KEPT_FILES)
+        super().__init__(path, maxBytes=max_bytes, backupCount=kept, encoding="utf-8", delay=True)
+
+    def write_lines(self, text: str) -> None:
+        """Append lines that are written already; what cannot be written is lost, never the request."""
+        with self.lock or contextlib.nullcontext(), contextlib.suppress(OSError):
+            if self.stream is None:
+                self.stream = self._open()
+            self.stream.seek(0, os.SEEK_END)
+            if self.maxBytes > 0 and 0 < self.stream.tell() > self.maxBytes - len(text):
+                self.doRollover()
+                if self.stream is None:
+                    self.stream = self._open()
+            self.stream.write(text)
+            self.flush()
 
 
 def _replace_handlers(logger: logging.Logger, handlers: list[logging.Handler]) -> None:

@@ -12,9 +12,10 @@ import uvloop
 
 from trygon.client.admin_token import ensure_token, read_token
 from trygon.client.link import ControlLink
+from trygon.config import read_settings
 from trygon.observability.logs import Component, LogOptions, set_up_logging
 from trygon.processes.admin_backend import BUILD_S, ControllerBackend
-from trygon.processes.tls import admin_has_tls, server_tls
+from trygon.processes.tls import admin_tls_options, server_tls
 from trygon.protocols.admin import Access, AdminApplication, AdminGateway
 from trygon.protocols.http import HttpServer, HttpSettings
 from trygon.spec.control import Hello
@@ -46,12 +47,18 @@ async def _serve(launch: AdminLaunch) -> None:
 
     link = ControlLink(launch.controller_address, Hello(role="admin", pid=os.getpid()), on_gone=leave)
     await link.open()
-    tls = server_tls(launch.http_options) if admin_has_tls(launch.options, launch.http_options) else None
+    tls = server_tls(admin_tls_options(launch.options, launch.http_options))
     scheme = "https" if tls is not None else "http"
     # It is there since the instance started, unless somebody removed it to have another one.
     token = read_token(ensure_token(Path(launch.token_path).parent))
     access = Access(token, launch.options, scheme=scheme)
-    gateway = AdminGateway(access, AdminApplication(ControllerBackend(link, folder=os.getcwd())), loop=loop)
+    backend = ControllerBackend(
+        link,
+        folder=os.getcwd(),
+        http_options=launch.http_options,
+        keep_alive_s=read_settings().http_keep_alive_timeout_s,
+    )
+    gateway = AdminGateway(access, AdminApplication(backend), loop=loop)
     settings = HttpSettings(
         own_paths=False,
         scheme=scheme,

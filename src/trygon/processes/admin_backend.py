@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
@@ -14,9 +16,18 @@ from trygon.client.link import ControlLink
 from trygon.errors import ConfigError, DeployError
 from trygon.processes.config_build import BuildTask, BuiltConfig
 from trygon.spec.config_file import place
-from trygon.spec.control import DeleteApplication, DeployApplications, GetDetails
+from trygon.spec.control import (
+    DeleteApplication,
+    DeployApplications,
+    GetDetails,
+    GetHistory,
+    ScaleDeployment,
+    UndoApplication,
+)
 from trygon.spec.details import InstanceDetails
 from trygon.spec.document import decode_text, read_document
+from trygon.spec.history import RevisionRecord
+from trygon.spec.running_options import fixed_problems, wanted_timeouts
 
 __all__ = ["BUILD_S", "ControllerBackend", "application_config"]
 
@@ -40,10 +51,21 @@ class ControllerBackend:
     Args:
         link: The open control link.
         folder: Where modules are looked for, and what relative paths in a configuration start from.
+        http_options: Those that the instance was started with.
+        keep_alive_s: Above zero, overrides the option of that name, as the environment may say.
     """
 
-    def __init__(self, link: ControlLink, *, folder: str) -> None:
+    def __init__(
+        self,
+        link: ControlLink,
+        *,
+        folder: str,
+        http_options: Mapping[str, Any] = MappingProxyType({}),
+        keep_alive_s: float = 0.0,
+    ) -> None:
         self._link = link
+        self._http_options = http_options
+        self._keep_alive_s = keep_alive_s
         self._folder = folder
         #: One at a time: a build keeps several cores busy, and what it found is compared with what runs.
         self._changing = asyncio.Lock()
@@ -60,16 +82,32 @@ class ControllerBackend:
         async with self._turn():
             built = await self._build(text, source)
             named = {spec.name for spec in built.specs}
+            details = await self.details()
+            self._refuse_fixed(built, details, source)
             removed = tuple(
                 application.name
-                for application in (await self.details()).applications.values()
+                for application in details.applications.values()
                 if application.source == "declarative" and application.name not in named
             )
-            if built.specs or removed:
-                request = DeployApplications(
-                    applications=built.specs, declarative=True, removed=removed, origin=_ORIGIN
-                )
-                await self._link.call(request, timeout_s=_ANSWER_S)
+            request = DeployApplications(
+                applications=built.specs,
+                declarative=True,
+                removed=removed,
+                origin=_ORIGIN,
+                target_capacity=built.target_capacity,
+                http_timeouts=wanted_timeouts(built.http_options, keep_alive_s=self._keep_alive_s),
+            )
+            await self._link.call(request, timeout_s=_ANSWER_S)
+
+    def _refuse_fixed(self, built: BuiltConfig, details: InstanceDetails, source: str) -> None:
+        problems = fixed_problems(
+            built.http_options,
+            built.proxy_location,
+            {**self._http_options, **details.http_options},
+            serves_http=details.proxy_location != "Disabled",
+        )
+        if problems:
+            raise ConfigError(*(f"{source}: {problem}; nothing was changed" for problem in problems))
 
     async def deploy_one(self, name: str, config: bytes, *, seen: int | None) -> int:
         """Deploy one application of a configuration; return its revision."""
@@ -86,6 +124,25 @@ class ControllerBackend:
     async def delete(self, name: str, *, seen: int | None = None) -> None:
         """Delete an application; it finishes what it has."""
         await self._link.call(DeleteApplication(name=name, expected_revision=seen), timeout_s=_ANSWER_S)
+
+    async def history(self, name: str) -> list[RevisionRecord]:
+        """Return the revisions of an application that are kept, newest first; none of one that is not known."""
+        try:
+            answer = await self._link.call(GetHistory(name=name), timeout_s=_ANSWER_S)
+        except DeployError:
+            return []
+        return msgspec.convert(answer, list[RevisionRecord])
+
+    async def undo(self, name: str, *, to: int | None, seen: int | None) -> int:
+        """Deploy what an earlier revision was; return the new one."""
+        request = UndoApplication(name=name, to=to, expected_revision=seen)
+        answer = await self._link.call(request, timeout_s=_ANSWER_S)
+        return msgspec.convert(answer, dict[str, int])[name]
+
+    async def scale(self, name: str, deployment: str, num_replicas: int) -> None:
+        """Give a deployment another number of replicas, in place."""
+        request = ScaleDeployment(application=name, deployment=deployment, num_replicas=num_replicas)
+        await self._link.call(request, timeout_s=_ANSWER_S)
 
     @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -21,6 +21,7 @@ from trygon.errors import ConfigError, DeployError, ServeError
 from trygon.graph.overrides import CONFIG_CHECKS, UnknownDeploymentError, apply_overrides
 from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
 from trygon.spec.application import ApplicationSpec
+from trygon.spec.capacity import at_capacity, external_scaler_problem
 from trygon.spec.config_file import ApplicationConfig, DeployConfig, DeploymentConfig, parse_config, place
 from trygon.spec.document import decode_text
 
@@ -46,6 +47,10 @@ class BuiltConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What came out of a file; without mistakes all is well."""
 
     specs: tuple[ApplicationSpec, ...] = ()
+    #: What the file says of the instance as a whole; see DeployConfig.
+    target_capacity: float | None = None
+    http_options: dict[str, Any] = {}
+    proxy_location: str | None = None
     #: What is accepted and changes nothing yet, in sentences for people.
     warnings: tuple[str, ...] = ()
     #: Files that the builds imported from outside of the Python installation.
@@ -165,6 +170,9 @@ class ConfigBuild:
                 mistakes += error.mistakes
         return BuiltConfig(
             specs=() if mistakes else tuple(specs),
+            target_capacity=config.target_capacity,
+            http_options=config.http_options,
+            proxy_location=config.proxy_location,
             warnings=tuple(dict.fromkeys(warnings)),
             files=tuple(files),
             mistakes=tuple(mistakes),
@@ -230,7 +238,20 @@ class ConfigBuild:
                 raise
             except (ServeError, TypeError) as error:
                 raise self._config.error(inner, str(error)) from None
-        return msgspec.structs.replace(spec, config=application.given)
+        self._refuse_two_scalers(path, application, spec)
+        spec = msgspec.structs.replace(
+            spec,
+            config=application.given,
+            autoscaling_policy=application.autoscaling_policy,
+            external_scaler_enabled=application.external_scaler_enabled,
+        )
+        return at_capacity(spec, self._config.target_capacity)
+
+    def _refuse_two_scalers(self, path: str, application: ApplicationConfig, spec: ApplicationSpec) -> None:
+        """The code may ask for autoscaling where the file has another program set the numbers."""
+        problem = external_scaler_problem(spec) if application.external_scaler_enabled else ""
+        if problem:
+            raise self._config.error(f"{path}.external_scaler_enabled", problem)
 
     def _resolved(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Make the working directory of a deployment's own environment absolute."""

@@ -15,13 +15,13 @@ import uvloop
 from trygon.client.link import ControlLink
 from trygon.dataplane.router import Router
 from trygon.dataplane.routes import RouterGateway
-from trygon.observability.logs import Component, LogOptions, set_up_logging
+from trygon.observability.logs import Component, LogOptions, log_copy, set_up_logging
 from trygon.processes.tls import server_tls
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
 from trygon.spec.control import Hello, TableApplied
 from trygon.spec.launch import IngressLaunch
-from trygon.spec.routing import RoutingTable
+from trygon.spec.routing import HttpTimeouts, RoutingTable
 
 __all__ = ["main"]
 
@@ -65,9 +65,21 @@ async def _serve(launch: IngressLaunch) -> None:
         if not stop.done():
             stop.set_result(None)
 
+    timeouts: HttpTimeouts | None = None
+
+    def set_timeouts(new: HttpTimeouts | None) -> None:
+        nonlocal timeouts
+        timeouts = new
+        server.set_timeouts(
+            request_timeout_s=new.request_timeout_s if new else settings.request_timeout_s,
+            keep_alive_timeout_s=new.keep_alive_timeout_s if new else settings.keep_alive_timeout_s,
+        )
+
     def apply(table: RoutingTable) -> None:
         router.apply(table)
         gateway.apply(table)
+        if table.http_timeouts != timeouts:
+            set_timeouts(table.http_timeouts)
         first_table.set()
         link.announce(TableApplied(version=table.version))
 
@@ -78,7 +90,16 @@ async def _serve(launch: IngressLaunch) -> None:
         on_gone=leave,
     )
     sock = socket.socket(fileno=launch.listen_fd)
-    server = HttpServer(sock, gateway, _settings(launch), loop=loop, tls=server_tls(launch.http_options))
+    settings = _settings(launch)
+    copy = log_copy()
+    server = HttpServer(
+        sock,
+        gateway,
+        settings,
+        loop=loop,
+        access_log_copy=copy.write_lines if copy is not None else None,
+        tls=server_tls(launch.http_options),
+    )
     await link.open()
     # A restarted ingress without a table would answer 503 for applications that run.
     with contextlib.suppress(TimeoutError):
@@ -106,6 +127,7 @@ def _settings(launch: IngressLaunch) -> HttpSettings:
         keep_alive_timeout_s=90.0 if keep_alive_s is None else float(keep_alive_s),
         session_id_header=options.get("session_id_header") or "x-session-id",
         access_log=logs.writes_access_log,
+        access_log_by_route=True,
         access_log_as_json=logs.encoding == "JSON",
         ingress_id=str(launch.slot),
         scheme="https" if "ssl_certfile" in options else "http",

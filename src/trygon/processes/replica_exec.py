@@ -10,8 +10,10 @@ import sys
 
 import msgspec
 
+from trygon.config import read_settings
 from trygon.engine.child import apply_code, redirect_output
 from trygon.engine.platform import Platform
+from trygon.observability.log_file import Rotation, use_rotation
 from trygon.processes.image import load_function
 from trygon.spec.launch import ReplicaLaunch
 
@@ -24,6 +26,8 @@ def main(arguments: list[str]) -> None:
     with open(launch_fd, "rb") as file:
         launch = msgspec.msgpack.decode(file.read(), type=ReplicaLaunch)
     # The descriptors have come through; that their file is to be rotated has not.
+    settings = read_settings()
+    use_rotation(Rotation(settings.rotation_max_bytes, settings.rotation_backup_count))
     redirect_output(launch.log_path)
     if lifeline_fd >= 0:
         Platform(portable=True).die_with_parent(os.getppid(), lifeline_fd)

@@ -25,14 +25,16 @@ from trygon.client.rundir import RunDir, check_socket_path, make_private_dir
 from trygon.client.startup import save_startup
 from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
+from trygon.config import read_settings
 from trygon.engine.child import apply_code
 from trygon.engine.guardian import split
 from trygon.engine.platform import Platform
 from trygon.engine.sockets import bind_admin, bind_control, bind_http
 from trygon.engine.supervisor import Programs, Supervisor
 from trygon.errors import InstanceError, TrygonError
+from trygon.observability.log_file import Rotation, use_rotation
 from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
-from trygon.processes.tls import admin_has_tls, check_tls, has_tls
+from trygon.processes.tls import admin_has_tls, admin_tls_options, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
 from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
 
@@ -51,6 +53,7 @@ def main(arguments: list[str]) -> None:
     platform = Platform(portable=config.portable)
     report = _Report(status_fd)
     try:
+        settings = read_settings()
         check_tls(config.http_options)
         _check_admin(config)
         run_dir = _prepare_directories(config)
@@ -70,6 +73,7 @@ def main(arguments: list[str]) -> None:
         report.fail(f"the instance could not be started: {error}")
         sys.exit(1)
     _log_to_stderr()
+    use_rotation(Rotation(settings.rotation_max_bytes, settings.rotation_backup_count))
     supervisor = Supervisor(
         config,
         _programs(config, record),
@@ -142,9 +146,10 @@ def _check_store(config: InstanceConfig) -> None:
 def _check_admin(config: InstanceConfig) -> None:
     """An admin port that could be misused is no reason to start without it: somebody counts on it."""
     if config.admin is not None:
-        problem = config.admin.problem(has_tls=has_tls(config.http_options))
+        problem = config.admin.problem(has_tls=admin_has_tls(config.admin, config.http_options))
         if problem:
             raise InstanceError(problem)
+        check_tls(admin_tls_options(config.admin, config.http_options))
 
 
 def _open_admin(config: InstanceConfig) -> socket.socket | None:

@@ -11,7 +11,7 @@ from trygon.spec.admin import AdminOptions
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["admin_has_tls", "check_tls", "has_tls", "server_tls"]
+__all__ = ["admin_has_tls", "admin_tls_options", "check_tls", "has_tls", "server_tls"]
 
 
 def has_tls(http_options: dict[str, Any]) -> bool:
@@ -19,9 +19,16 @@ def has_tls(http_options: dict[str, Any]) -> bool:
     return "ssl_certfile" in http_options
 
 
+def admin_tls_options(options: AdminOptions, http_options: dict[str, Any]) -> dict[str, Any]:
+    """Return the TLS options of the admin port: its own, or off loopback those of the ingress."""
+    if options.tls:
+        return dict(options.tls)
+    return {} if options.loopback else http_options
+
+
 def admin_has_tls(options: AdminOptions, http_options: dict[str, Any]) -> bool:
-    """Whether the admin port speaks TLS: off loopback it shares the certificate of the ingress."""
-    return has_tls(http_options) and not options.loopback
+    """Whether the admin port speaks TLS."""
+    return has_tls(admin_tls_options(options, http_options))
 
 
 def check_tls(http_options: dict[str, Any]) -> None:

@@ -196,7 +196,8 @@ def run(
         name: Unique in the instance.
         route_prefix: Where HTTP requests reach it; None for nowhere.
         logging_config: How all deployments log that do not say it themselves.
-        external_scaler_enabled: Accepted; there is no external scaler to enable yet.
+        external_scaler_enabled: Another program sets the numbers of replicas, over the admin API; no
+            deployment may then have an autoscaling_config.
         controller_options: As for `start`; only used when an instance is started.
 
     Returns:
@@ -258,6 +259,7 @@ def run_many(
                 code=code,
                 handle_factory=DeploymentHandle,
                 logging_config=target.logging_config,
+                external_scaler_enabled=target.external_scaler_enabled,
             )
             for target in targets
         )

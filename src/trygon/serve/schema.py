@@ -1,9 +1,24 @@
-"""Statuses, logging and tracing options, as `ray.serve.schema` names them."""
+"""Configurations, statuses and details, as `ray.serve.schema` names them.
+
+All have the methods of pydantic models that Ray Serve's users call (`trygon.spec.model`), and none is one.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from trygon.serve.config_schema import (
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    RayActorOptionsSchema,
+    ScaleDeploymentRequest,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+    gRPCOptionsSchema,
+)
+from trygon.spec.details import ApplicationDetails, DeploymentDetails, ProxyDetails, ReplicaDetails
+from trygon.spec.details import InstanceDetails as ServeInstanceDetails
 from trygon.spec.logging_options import EncodingType, LoggingConfig, TracingConfig
 from trygon.spec.status import (
     ApplicationStatus,
@@ -17,18 +32,39 @@ from trygon.spec.status import (
 )
 
 __all__ = [
+    "APIType",
+    "ApplicationDetails",
     "ApplicationStatus",
     "ApplicationStatusOverview",
+    "DeploymentDetails",
+    "DeploymentSchema",
     "DeploymentStatus",
     "DeploymentStatusOverview",
     "DeploymentStatusTrigger",
     "EncodingType",
+    "HTTPOptionsSchema",
     "LoggingConfig",
+    "ProxyDetails",
     "ProxyStatus",
+    "RayActorOptionsSchema",
+    "ReplicaDetails",
     "ReplicaState",
+    "ScaleDeploymentRequest",
+    "ServeApplicationSchema",
+    "ServeDeploySchema",
+    "ServeInstanceDetails",
     "ServeStatus",
     "TracingConfig",
+    "gRPCOptionsSchema",
 ]
+
+
+class APIType(StrEnum):
+    """How an application was deployed: by a program, or by a configuration."""
+
+    UNKNOWN = "unknown"
+    IMPERATIVE = "imperative"
+    DECLARATIVE = "declarative"
 
 
 @dataclass(frozen=True)

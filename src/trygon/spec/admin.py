@@ -24,6 +24,8 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ()
     #: Serve plain HTTP off loopback too: whoever can read the network can then read the token.
     allow_plaintext: bool = False
+    #: A certificate of its own, as ``ssl_keyfile`` and ``ssl_certfile``; empty shares that of HTTP off loopback.
+    tls: dict[str, str] = {}
 
     @property
     def loopback(self) -> bool:
@@ -37,7 +39,7 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True):
         return (
             f"the admin port on host {self.host!r} can be reached from other machines, and without TLS the "
             "token that controls this instance would be readable on the way; give http_options ssl_keyfile and "
-            "ssl_certfile, use host '127.0.0.1', or accept the risk with admin_allow_plaintext "
+            "ssl_certfile, or the port its own (TRYGON_ADMIN_SSL_KEYFILE, TRYGON_ADMIN_SSL_CERTFILE), use host '127.0.0.1', or accept the risk with admin_allow_plaintext "
             "(TRYGON_ADMIN_ALLOW_PLAINTEXT=1)"
         )
 

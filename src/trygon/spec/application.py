@@ -12,6 +12,7 @@ __all__ = [
     "DeploymentOptions",
     "DeploymentSpec",
     "ModuleSource",
+    "PolicyConfig",
     "ResourceRequest",
 ]
 
@@ -106,6 +107,15 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that says how many replicas each deployment of an application shall have."""
+
+    #: Of a function or a class, as "module:name".
+    import_path: str
+    #: Given to a class when it is made, and to a function with each call.
+    kwargs: dict[str, Any] = {}
+
+
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Deployments that are deployed together and answer behind one route."""
 
@@ -121,6 +131,14 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     import_path: str = ""
     #: Its section of the configuration file it came from, as it was written; None for `serve.run`.
     config: dict[str, Any] | None = None
+    #: Scales its deployments together; None leaves each to its own autoscaling.
+    autoscaling_policy: PolicyConfig | None = None
+    #: Another program sets the numbers of replicas.
+    external_scaler_enabled: bool = False
+    #: Percentage that the numbers of replicas are scaled by already; None is all of them.
+    target_capacity: float | None = None
+    #: What those that it changed are at 100 %, by deployment.
+    full_replicas: dict[str, int] = {}
 
     def deployment(self, name: str) -> DeploymentSpec:
         """Return the deployment called `name`; KeyError if there is none."""

@@ -6,17 +6,19 @@ import path exists, which deployments it has) is checked when the applications a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from trygon.errors import ConfigError
+from trygon.spec.application import PolicyConfig
+from trygon.spec.autoscaling import AutoscalingPolicy
 from trygon.spec.document import Mistake, read_document
 from trygon.spec.http_options import ControllerOptions, HTTPOptions, ProxyLocation, gRPCOptions
 from trygon.spec.logging_options import LoggingConfig, TracingConfig
-from trygon.spec.validation import OptionError, Options, near_names
+from trygon.spec.validation import OptionError, Options, check_value, near_names, number
 
 __all__ = [
     "ApplicationConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "DeployConfig",
     "DeploymentConfig",
     "RuntimeEnv",
+    "check_section",
     "parse_config",
     "place",
 ]
@@ -58,6 +61,10 @@ class ApplicationConfig(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[DeploymentConfig, ...] = ()
     #: The fields of a LoggingConfig that were given, those of the whole file included.
     logging: dict[str, Any] | None = None
+    #: A policy for all its deployments together; None without one.
+    autoscaling_policy: PolicyConfig | None = None
+    #: Whether another program sets the numbers of replicas, over the admin API.
+    external_scaler_enabled: bool = False
     #: The section as it was written; `trygon config` shows it.
     given: dict[str, Any] = {}
 
@@ -70,6 +77,8 @@ class DeployConfig(msgspec.Struct, frozen=True, kw_only=True):
     #: The options that were given; they count when an instance is started.
     http_options: dict[str, Any] = {}
     logging: dict[str, Any] | None = None
+    #: Percentage that the numbers of replicas are scaled by; None leaves them alone.
+    target_capacity: float | None = None
     #: What is accepted and changes nothing yet, in sentences for people.
     warnings: tuple[str, ...] = ()
     #: Name of the file, for people.
@@ -133,6 +142,47 @@ def parse_config(text: str, *, source: str, checks: ConfigChecks | None = None) 
     return config
 
 
+def check_section(
+    value: dict[str, Any],
+    section: Literal["config", "application", "deployment"],
+    *,
+    source: str,
+    checks: ConfigChecks | None = None,
+) -> None:
+    """Check what a program would write into a file, as the file would be checked.
+
+    Args:
+        value: A whole configuration, or one application or deployment of it.
+        section: Which of them.
+        source: What it is called, for people.
+        checks: As in `parse_config`.
+
+    Raises:
+        ConfigError: Naming every mistake with key and remedy.
+    """
+    reader = _Reader(dict.fromkeys(_paths(value, ""), 0), checks)
+    match section:
+        case "config":
+            reader.read(value, source)
+        case "application":
+            reader.application("", value)
+        case "deployment":
+            reader.deployment("", value)
+    if reader.mistakes:
+        raise ConfigError(*(place(source, mistake) for mistake in dict.fromkeys(reader.mistakes)))
+
+
+def _paths(value: Any, path: str) -> Iterator[str]:
+    """Yield the path of every value inside."""
+    yield path
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _paths(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _paths(item, f"{path}[{index}]")
+
+
 def place(source: str, mistake: Mistake) -> str:
     """Return a mistake as people read it: ``file:line: key: what``."""
     line = f":{mistake.line}" if mistake.line else ""
@@ -170,7 +220,6 @@ class _Reader:
         if not self._is_mapping("", value, "the file is a mapping with the key 'applications'"):
             return None
         self._known("", value, _TOP)
-        self._refuse_capacity(value)
         http = self._options("http_options", value.get("http_options"), HTTPOptions)
         logging = self._options("logging_config", value.get("logging_config"), LoggingConfig)
         self._accept_unused(value)
@@ -181,6 +230,7 @@ class _Reader:
             proxy_location=self._location(value.get("proxy_location")),
             http_options=http or {},
             logging=logging,
+            target_capacity=self._capacity(value.get("target_capacity")),
             warnings=tuple(self._warnings),
             source=source,
             lines=self._lines,
@@ -199,12 +249,14 @@ class _Reader:
             return None
         return str(location)
 
-    def _refuse_capacity(self, value: dict[str, Any]) -> None:
-        if value.get("target_capacity") is not None:
-            self._note(
-                "target_capacity",
-                "all applications cannot be scaled by one percentage yet; remove it and write num_replicas",
-            )
+    def _capacity(self, value: Any) -> float | None:
+        if value is None:
+            return None
+        try:
+            return float(check_value("", "target_capacity", value, number(0, 100)))
+        except OptionError as error:
+            self._note("target_capacity", str(error).removeprefix("target_capacity: "))
+            return None
 
     def _accept_unused(self, value: dict[str, Any]) -> None:
         grpc = self._options("grpc_options", value.get("grpc_options"), gRPCOptions)
@@ -232,9 +284,9 @@ class _Reader:
                 "applications", f"wanted a list of applications, found {_shown(found)}; begin each with '- '"
             )
             return []
-        return [self._application(f"applications[{index}]", item) for index, item in enumerate(found)]
+        return [self.application(f"applications[{index}]", item) for index, item in enumerate(found)]
 
-    def _application(self, path: str, value: Any) -> ApplicationConfig | None:
+    def application(self, path: str, value: Any) -> ApplicationConfig | None:
         if not self._is_mapping(path, value, "an application is a mapping with the key 'import_path'"):
             return None
         self._known(path, value, _APPLICATION)
@@ -242,17 +294,6 @@ class _Reader:
         self._check(f"{path}.name", lambda checks: checks.application_name(name))
         prefix = value.get("route_prefix", "/")
         self._check(f"{path}.route_prefix", lambda checks: checks.route_prefix(prefix))
-        if value.get("autoscaling_policy") is not None:
-            self._note(
-                f"{path}.autoscaling_policy",
-                "policies of whole applications are not called yet; remove it and give deployments an autoscaling_config",
-            )
-        external = value.get("external_scaler_enabled")
-        if external is not None and external is not False:
-            self._note(
-                f"{path}.external_scaler_enabled",
-                "replicas cannot be set by another program yet; remove it and write num_replicas",
-            )
         return ApplicationConfig(
             name=name if isinstance(name, str) else "",
             route_prefix=prefix if isinstance(prefix, str) else None,
@@ -261,8 +302,53 @@ class _Reader:
             args=self._args(f"{path}.args", value.get("args")),
             deployments=self._deployments(f"{path}.deployments", value.get("deployments")),
             logging=self._options(f"{path}.logging_config", value.get("logging_config"), LoggingConfig),
+            autoscaling_policy=self._policy(f"{path}.autoscaling_policy", value.get("autoscaling_policy")),
+            external_scaler_enabled=self._is_scaled_outside(path, value),
             given=value,
         )
+
+    def _policy(self, path: str, value: Any) -> PolicyConfig | None:
+        if self._options(path, value, AutoscalingPolicy) is None:
+            return None
+        found = value.get("policy_function")
+        if not isinstance(found, str) or found.count(":") > 1 or not (":" in found or "." in found):
+            self._note(
+                f"{path}.policy_function" if "policy_function" in value else path,
+                f"wanted where the policy is, as in 'module:function', found {_shown(found)}",
+            )
+            return None
+        kwargs = value.get("policy_kwargs") or {}
+        return PolicyConfig(import_path=found, kwargs=dict(kwargs) if isinstance(kwargs, dict) else {})
+
+    def _is_scaled_outside(self, path: str, value: dict[str, Any]) -> bool:
+        given = value.get("external_scaler_enabled", False)
+        if not isinstance(given, bool):
+            self._note(
+                f"{path}.external_scaler_enabled",
+                f"wanted true or false, found {_shown(given)}; write one of them",
+            )
+            return False
+        if given:
+            self._refuse_own_scaling(path, value)
+        return given
+
+    def _refuse_own_scaling(self, path: str, value: dict[str, Any]) -> None:
+        """Two that set the same number would undo each other's work."""
+        scaled = ["autoscaling_policy"] if value.get("autoscaling_policy") is not None else []
+        deployments = value.get("deployments")
+        for index, item in enumerate(deployments if isinstance(deployments, list) else ()):
+            if not isinstance(item, dict):
+                continue
+            if item.get("autoscaling_config") is not None:
+                scaled.append(f"deployments[{index}].autoscaling_config")
+            if item.get("num_replicas") == "auto":
+                scaled.append(f"deployments[{index}].num_replicas")
+        for inner in scaled:
+            self._note(
+                f"{path}.{inner}",
+                "another program sets the numbers of replicas, as external_scaler_enabled says; remove one of "
+                "the two",
+            )
 
     def _import_path(self, path: str, value: dict[str, Any]) -> str:
         found = value.get("import_path")
@@ -324,7 +410,7 @@ class _Reader:
         deployments = []
         for index, item in enumerate(value):
             inner = f"{path}[{index}]"
-            deployment = self._deployment(inner, item)
+            deployment = self.deployment(inner, item)
             if deployment is None:
                 continue
             if deployment.name in found:
@@ -336,7 +422,7 @@ class _Reader:
             deployments.append(deployment)
         return tuple(deployments)
 
-    def _deployment(self, path: str, value: Any) -> DeploymentConfig | None:
+    def deployment(self, path: str, value: Any) -> DeploymentConfig | None:
         if not self._is_mapping(path, value, "a deployment is a mapping with the key 'name'"):
             return None
         name = value.get("name")
@@ -434,9 +520,12 @@ class _Reader:
 
     def _where(self, path: str) -> str:
         """Return a path that was written; a default that cannot be is told at what it belongs to."""
+        path = path.removeprefix(".")
         return path if path in self._lines else path.rpartition(".")[0]
 
     def _note(self, path: str, text: str) -> None:
+        # Of a section by itself, whose own path is empty.
+        path = path.removeprefix(".")
         self.mistakes.append(Mistake(self._lines.get(path, 0), path, text))
 
     def _warn(self, path: str, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
-from trygon.spec.routing import RoutingTable
+from trygon.spec.routing import HttpTimeouts, RoutingTable
 from trygon.spec.status import ApplicationStatusOverview
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "ReplicaReady",
     "ReplicaUnhealthy",
     "Reply",
+    "ScaleDeployment",
     "Shutdown",
     "TableApplied",
     "TableChanged",
@@ -125,6 +126,21 @@ class DeployApplications(_Message, frozen=True):
     expected_revisions: dict[str, int] = {}
     #: Applications that are deleted in the same step, so that these may take their routes.
     removed: tuple[str, ...] = ()
+    #: Percentage for all applications of configurations; unset where the call is about some of them only.
+    target_capacity: float | msgspec.UnsetType | None = msgspec.UNSET
+    #: For the whole instance, from now on; None leaves them as they are.
+    http_timeouts: HttpTimeouts | None = None
+
+
+class ScaleDeployment(_Message, frozen=True):
+    """Give a deployment another number of replicas; the value of the reply maps the application to its revision.
+
+    Only for applications with `external_scaler_enabled`.
+    """
+
+    application: str
+    deployment: str
+    num_replicas: int
 
 
 class UndoApplication(_Message, frozen=True):
@@ -135,6 +151,8 @@ class UndoApplication(_Message, frozen=True):
     to: int | None = None
     #: As in DeployApplications.
     token: str = ""
+    #: The revision that the caller saw; when it has moved, the call fails with RevisionConflictError.
+    expected_revision: int | None = None
 
 
 class GetHistory(_Message, frozen=True):
@@ -210,6 +228,7 @@ class Call(_Message, frozen=True):
         | GetStatus
         | GetHistory
         | UndoApplication
+        | ScaleDeployment
         | Explain
         | GetDetails
         | InstanceInfo

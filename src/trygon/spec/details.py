@@ -5,10 +5,12 @@ What exists only on a cluster (node and actor ids, worker ids) is left out.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar, Self
 
 import msgspec
 
+from trygon.spec.model import ModelMethods
 from trygon.spec.status import (
     ApplicationStatus,
     DeploymentStatus,
@@ -27,22 +29,48 @@ __all__ = [
 ]
 
 
-class ControllerInfo(msgspec.Struct, frozen=True, kw_only=True):
+class _Details(ModelMethods, msgspec.Struct, frozen=True, kw_only=True):
+    """Made by the controller, and again by whoever reads the JSON of it, keyword by keyword or as a mapping."""
+
+    #: Fields with values that are made of what their JSON has, and of what type.
+    _nested: ClassVar[dict[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        for name, kind in self._nested.items():
+            # What is made already goes through as it is.
+            msgspec.structs.force_setattr(self, name, msgspec.convert(getattr(self, name), kind))
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Return `obj` if it is one of these, or make one from what its JSON has; ValueError if it cannot be."""
+        return obj if isinstance(obj, cls) else msgspec.convert(obj, cls)
+
+    def model_items(self) -> Iterator[tuple[str, Any, Any]]:
+        """Yield name, value and default of each field."""
+        for field in msgspec.structs.fields(self):
+            yield field.name, getattr(self, field.name), field.default
+
+
+class ControllerInfo(_Details, frozen=True, kw_only=True):
     """The controller's process."""
 
     pid: int = 0
     log_file_path: str = ""
 
 
-class ProxyDetails(msgspec.Struct, frozen=True, kw_only=True):
+class ProxyDetails(_Details, frozen=True, kw_only=True):
     """One ingress process; Ray Serve says proxy."""
+
+    _nested: ClassVar[dict[str, Any]] = {"status": ProxyStatus}
 
     status: ProxyStatus
     log_file_path: str = ""
 
 
-class ReplicaDetails(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaDetails(_Details, frozen=True, kw_only=True):
     """One replica."""
+
+    _nested: ClassVar[dict[str, Any]] = {"state": ReplicaState}
 
     replica_id: str
     state: ReplicaState
@@ -53,8 +81,14 @@ class ReplicaDetails(msgspec.Struct, frozen=True, kw_only=True):
     log_file_path: str = ""
 
 
-class DeploymentDetails(msgspec.Struct, frozen=True, kw_only=True):
+class DeploymentDetails(_Details, frozen=True, kw_only=True):
     """One deployment of the newest revision."""
+
+    _nested: ClassVar[dict[str, Any]] = {
+        "status": DeploymentStatus,
+        "status_trigger": DeploymentStatusTrigger,
+        "replicas": list[ReplicaDetails],
+    }
 
     name: str
     status: DeploymentStatus
@@ -67,8 +101,13 @@ class DeploymentDetails(msgspec.Struct, frozen=True, kw_only=True):
     replicas: list[ReplicaDetails] = []
 
 
-class ApplicationDetails(msgspec.Struct, frozen=True, kw_only=True):
+class ApplicationDetails(_Details, frozen=True, kw_only=True):
     """One application."""
+
+    _nested: ClassVar[dict[str, Any]] = {
+        "status": ApplicationStatus,
+        "deployments": dict[str, DeploymentDetails],
+    }
 
     name: str
     route_prefix: str | None
@@ -89,8 +128,14 @@ class ApplicationDetails(msgspec.Struct, frozen=True, kw_only=True):
     serving_revision: int | None = None
 
 
-class InstanceDetails(msgspec.Struct, frozen=True, kw_only=True):
+class InstanceDetails(_Details, frozen=True, kw_only=True):
     """Everything that runs in an instance."""
+
+    _nested: ClassVar[dict[str, Any]] = {
+        "controller_info": ControllerInfo,
+        "proxies": dict[str, ProxyDetails],
+        "applications": dict[str, ApplicationDetails],
+    }
 
     controller_info: ControllerInfo = ControllerInfo()
     proxy_location: str = "EveryNode"
@@ -100,3 +145,9 @@ class InstanceDetails(msgspec.Struct, frozen=True, kw_only=True):
     proxies: dict[str, ProxyDetails] = {}
     applications: dict[str, ApplicationDetails] = {}
     target_capacity: float | None = None
+
+    @staticmethod
+    def get_empty_schema_dict() -> dict[str, Any]:
+        """Return what is answered while nothing runs."""
+        empty: dict[str, Any] = msgspec.to_builtins(InstanceDetails())
+        return empty

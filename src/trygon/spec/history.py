@@ -40,3 +40,5 @@ class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     replicas: dict[str, int] = {}
     #: Digest of the snapshot of its code; empty when there is none.
     snapshot: str = ""
+    #: When the application was deleted, in wall-clock seconds; 0 while it is there.
+    deleted_wall_s: float = 0.0

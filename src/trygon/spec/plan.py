@@ -47,6 +47,8 @@ class InstanceGoal(msgspec.Struct, frozen=True, kw_only=True):
     cpus: float = 0.0
     gpus: float = 0.0
     custom: dict[str, float] = {}
+    #: Percentage that the numbers of replicas of configurations are scaled by; None leaves them alone.
+    target_capacity: float | None = None
 
 
 class Change(StrEnum):

@@ -10,6 +10,7 @@ __all__ = [
     "ApplicationRoute",
     "DeathCause",
     "DeploymentTargets",
+    "HttpTimeouts",
     "ReplicaDeath",
     "ReplicaTarget",
     "RoutingTable",
@@ -71,6 +72,14 @@ class ApplicationRoute(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = True
 
 
+class HttpTimeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """The HTTP options that change while an instance runs."""
+
+    #: 0 is no limit.
+    request_timeout_s: float
+    keep_alive_timeout_s: float
+
+
 class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a caller needs to send a request without asking anyone.
 
@@ -84,3 +93,5 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[DeploymentTargets, ...] = ()
     #: The last deaths, oldest first: a caller sees that its requests were lost, and not why.
     deaths: tuple[ReplicaDeath, ...] = ()
+    #: None while they are as the instance was started with.
+    http_timeouts: HttpTimeouts | None = None

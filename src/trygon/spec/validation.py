@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from sys import _getframe
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from trygon.errors import ServeError
+from trygon.spec.model import ModelMethods
 
 __all__ = [
     "REQUIRED",
@@ -249,7 +250,7 @@ _Kind = TypeVar("_Kind", bound="Options")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(option,))
-class Options:
+class Options(ModelMethods):
     """Base of the option classes: keyword-only, checked when made, never changed after.
 
     Sub-classes declare fields with `option` and may check fields against each other in `_check`.
@@ -331,11 +332,21 @@ class Options:
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the options as JSON values."""
-        return {name: _builtin(value) for name, value in self.__dict__.items()}
+        return self.model_dump(mode="json")
 
-    def model_dump(self) -> dict[str, Any]:
-        """Return the options as a dict; the name that users of pydantic models know."""
-        return dict(self.__dict__)
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """As `parse`; the name that users of pydantic models know."""
+        return cls.parse(obj)
+
+    def model_items(self) -> Iterator[tuple[str, Any, Any]]:
+        """Yield name, value and default of each option."""
+        for name, value in self.__dict__.items():
+            yield name, value, self._fields[name].default
+
+    def model_given(self) -> frozenset[str]:
+        """Return the names that were given."""
+        return self._given
 
     def __setattr__(self, name: str, value: object) -> None:
         kind = type(self).__name__
@@ -369,20 +380,6 @@ def _rebuild(kind: type[_Kind], given: dict[str, Any]) -> _Kind:
 def options_of(kind: type[_Kind]) -> Check:
     """An option object, or a dict of its fields."""
     return Check(f"{_a(kind)} or a dict of its options", kind.parse)
-
-
-def _builtin(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Options):
-        return value.to_builtins()
-    if isinstance(value, tuple | list):
-        return [_builtin(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _builtin(item) for key, item in value.items()}
-    if callable(value):
-        return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}"
-    return value
 
 
 _LONGEST_NAME = 100

@@ -24,7 +24,11 @@ from trygon.spec.admin import TOKEN_FILE, AdminOptions
 from trygon.spec.instance import InstanceConfig
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW")
-PATHS = [route.path.replace("{name}", "default") for route in ROUTES] + ["/", "/-/routes", "/nowhere"]
+PATHS = [route.path.replace("{name}", "default").replace("{deployment}", "d") for route in ROUTES] + [
+    "/",
+    "/-/routes",
+    "/nowhere",
+]
 
 
 @serve.deployment

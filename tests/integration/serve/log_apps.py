@@ -27,3 +27,11 @@ class Own:
     def __call__(self, request: Any) -> str:
         logger.debug("debugged %s", request.url.path)
         return "own"
+
+
+@serve.deployment
+class Chatty:
+    """Prints as much as it is told to."""
+
+    def __call__(self, count: int) -> None:
+        print("x" * count)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trygon.observability.log_file import LogFile
+from trygon.observability.log_file import LogFile, Rotation, rotation_or, use_rotation
 
 
 class Log:
@@ -90,3 +90,15 @@ def test_a_log_whose_folder_is_gone_fails_nobody(log: Log) -> None:
 
     assert (away / "x.log").read_text().endswith("still")
     away.rename(log.path.parent)
+
+
+def test_sizes_and_counts_may_be_set_for_all_files_of_a_process() -> None:
+    try:
+        use_rotation(Rotation(max_bytes=2048))
+        assert (2048, 4) == rotation_or(100, 4)
+        use_rotation(Rotation(kept=9))
+        assert (100, 9) == rotation_or(100, 4)
+    finally:
+        use_rotation(Rotation())
+
+    assert (100, 4) == rotation_or(100, 4)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from trygon.observability.access_log import AccessLog
-from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging, write_all
+from trygon.observability.log_file import Rotation, use_rotation
+from trygon.observability.logs import Component, LogContext, LogOptions, log_copy, set_up_logging, write_all
 
 COMPONENT = Component(
     kind="replica",
@@ -248,3 +249,36 @@ def test_no_lines_are_wanted_when_switched_off_or_above_info(output: Output) -> 
     assert access_log(output, Loop()).enabled
     assert not access_log(output, Loop(), enable_access_log=False).enabled
     assert not access_log(output, Loop(), log_level="WARNING").enabled
+
+
+def test_the_copy_takes_lines_that_are_no_records_and_is_rotated(output: Output, tmp_path: Path) -> None:
+    use_rotation(Rotation(max_bytes=100, kept=2))
+    try:
+        set_up_logging(COMPONENT, LogOptions(logs_dir=str(tmp_path / "new")), fd=output.fd)
+        copy = log_copy()
+        assert copy is not None
+        logging.getLogger("ray.serve").info("a record")
+        for number in range(3):
+            copy.write_lines(f"line {number} {'x' * 80}\n")
+    finally:
+        use_rotation(Rotation())
+        set_up_logging(COMPONENT, LogOptions(), fd=output.fd)
+
+    path = tmp_path / "new" / COMPONENT.file_name
+    assert log_copy() is None
+    assert "line 2" in path.read_text()
+    assert "line 1" in Path(f"{path}.1").read_text()
+    assert "line 0" in Path(f"{path}.2").read_text()
+    assert not Path(f"{path}.3").exists()
+
+
+def test_a_copy_that_cannot_be_written_loses_lines_and_nothing_else(output: Output, tmp_path: Path) -> None:
+    set_up_logging(COMPONENT, LogOptions(logs_dir=str(tmp_path / "gone")), fd=output.fd)
+    copy = log_copy()
+    assert copy is not None
+    (tmp_path / "gone").rmdir()
+
+    copy.write_lines("lost\n")
+
+    set_up_logging(COMPONENT, LogOptions(), fd=output.fd)
+    assert not (tmp_path / "gone").exists()

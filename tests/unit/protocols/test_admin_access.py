@@ -7,7 +7,7 @@ import pytest
 from trygon.errors import RevisionConflictError
 from trygon.protocols.admin import ROUTES, Access
 from trygon.protocols.admin.preconditions import expected_revision
-from trygon.protocols.admin.routes import APPLICATION, APPLICATIONS, METRICS, find_route
+from trygon.protocols.admin.routes import APPLICATION, APPLICATIONS, METRICS, SCALE, find_route
 from trygon.spec.admin import AdminOptions, is_loopback
 
 TOKEN = "t" * 43
@@ -137,7 +137,13 @@ def test_a_token_is_taken_once_and_whatever_the_case_of_its_scheme() -> None:
     ],
 )
 def test_paths_are_split_before_they_are_decoded(path: bytes, route: object, name: str) -> None:
-    assert (route, name) == find_route(path)
+    assert (route, name, "") == find_route(path)
+
+
+def test_a_path_may_name_an_application_and_a_deployment() -> None:
+    found = find_route(b"/api/v1/applications/a%2Fb/deployments/Till/scale")
+
+    assert (SCALE, "a/b", "Till") == found
 
 
 @pytest.mark.parametrize(

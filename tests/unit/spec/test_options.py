@@ -63,7 +63,7 @@ DEFAULTS = [
             "downscale_to_zero_delay_s": None,
             "upscale_delay_s": 30.0,
             "aggregation_function": "mean",
-            "policy": AutoscalingPolicy(),
+            "policy": AutoscalingPolicy().model_dump(),
         },
     ),
     (BackpressureConfig(), {"status_code": 503, "retry_after_s": None}),

@@ -144,7 +144,7 @@ def test_options_become_json_values() -> None:
         "inner": {"size": 4},
         "limit": None,
     } == made.to_builtins()
-    assert Inner(size=4) == made.model_dump()["inner"]
+    assert {"size": 4} == made.model_dump()["inner"]
 
 
 def test_a_notice_points_at_the_line_of_the_user() -> None:

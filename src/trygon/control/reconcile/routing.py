@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, ControllerState, Replica, Revision
+from trygon.observability.logs import LogOptions
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
-from trygon.spec.routing import ApplicationRoute, DeploymentTargets, ReplicaDeath, ReplicaTarget, RoutingTable
+from trygon.spec.routing import (
+    ApplicationRoute,
+    DeploymentTargets,
+    HttpTimeouts,
+    ReplicaDeath,
+    ReplicaTarget,
+    RoutingTable,
+)
 
 __all__ = ["Routes", "build_table"]
 
@@ -35,15 +44,16 @@ class Routes:
         #: The names of `_parts`, in order.
         self._names: list[str] = []
         self._deaths: tuple[ReplicaDeath, ...] = ()
+        self._timeouts: HttpTimeouts | None = None
 
     def refresh(self, state: ControllerState, names: Iterable[str]) -> bool:
         """Make the parts of these applications anew; return whether any is not what it was."""
         deaths = tuple(state.deaths)
-        has_changed = deaths != self._deaths
-        self._deaths = deaths
+        has_changed = deaths != self._deaths or state.http_timeouts != self._timeouts
+        self._deaths, self._timeouts = deaths, state.http_timeouts
         for name in names:
             application = state.applications.get(name)
-            part = _part(application) if application is not None else None
+            part = _part(application, state.logging) if application is not None else None
             if part == self._parts.get(name):
                 continue
             has_changed = True
@@ -64,6 +74,7 @@ class Routes:
             applications=tuple(route for part in parts for route in part.routes),
             deployments=tuple(targets for part in parts for targets in part.deployments),
             deaths=self._deaths,
+            http_timeouts=self._timeouts,
         )
 
 
@@ -74,7 +85,7 @@ def build_table(state: ControllerState, version: int) -> RoutingTable:
     return routes.table(version)
 
 
-def _part(application: Application) -> _Part:
+def _part(application: Application, logging: dict[str, Any] | None) -> _Part:
     # A first revision that failed has a route too: its callers hear why, not that there is no such path.
     shown = application.serving or (application.target if application.failure else None)
     route = (
@@ -83,7 +94,7 @@ def _part(application: Application) -> _Part:
             route_prefix=shown.spec.route_prefix,
             ingress=shown.spec.ingress,
             revision=shown.number,
-            access_log=_writes_access_log(shown.spec),
+            access_log=_writes_access_log(shown.spec, logging),
         )
         if shown is not None
         else None
@@ -91,10 +102,10 @@ def _part(application: Application) -> _Part:
     return _Part((route,) if route is not None else (), _targets(application))
 
 
-def _writes_access_log(spec: ApplicationSpec) -> bool:
-    """The application's logging options, and over them those of the deployment that takes its requests."""
-    options = {**(spec.logging or {}), **(spec.deployment(spec.ingress).options.logging or {})}
-    return bool(options.get("enable_access_log", True))
+def _writes_access_log(spec: ApplicationSpec, logging: dict[str, Any] | None) -> bool:
+    """Whether its requests are worth lines at the ingress: the deployment says it, else the application, or the instance."""
+    ingress = spec.deployment(spec.ingress).options
+    return LogOptions.from_layers(ingress.logging or spec.logging or logging).writes_access_log
 
 
 def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
@@ -119,7 +130,7 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
                 ReplicaTarget(r.replica_id, r.launch.address)
                 for r in sorted(replicas, key=lambda replica: replica.replica_id)
             ),
-            unavailable=_unavailable(application, name, number),
+            unavailable=_unavailable(application, name, number) or _empty(name, options, replicas),
         )
         for (name, number), (options, replicas) in sorted(listed.items(), key=lambda item: item[0])
     )
@@ -152,6 +163,13 @@ def _listed_for_leavers(
                 if ready:
                     listed[sibling, launch.revision] = (ready[0].launch.options, ready)
     return listed
+
+
+def _empty(deployment: str, options: DeploymentOptions, replicas: list[Replica]) -> str:
+    """Nothing would end a wait for a replica that nobody wants; autoscaling starts one by itself."""
+    if options.num_replicas or replicas or options.autoscaling is not None:
+        return ""
+    return f"deployment {deployment!r} has no replicas, because none are wanted: its number, or target_capacity, is 0"
 
 
 def _unavailable(application: Application, deployment: str, revision: int) -> str:

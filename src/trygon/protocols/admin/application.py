@@ -11,8 +11,19 @@ from trygon.errors import ConfigError, DeployError, InstanceError, RevisionConfl
 from trygon.protocols.admin.answers import Answer, failure, json_answer
 from trygon.protocols.admin.metrics import CONTENT_TYPE, metrics_text
 from trygon.protocols.admin.preconditions import expected_revision
-from trygon.protocols.admin.routes import APPLICATIONS, HEALTH, METRICS, Found, find_route
+from trygon.protocols.admin.requests import read_replicas, read_undo
+from trygon.protocols.admin.routes import (
+    APPLICATIONS,
+    HEALTH,
+    HISTORY,
+    METRICS,
+    SCALE,
+    UNDO,
+    Found,
+    find_route,
+)
 from trygon.spec.details import ApplicationDetails, InstanceDetails
+from trygon.spec.history import RevisionRecord
 
 __all__ = ["AdminApplication", "AdminBackend", "AdminRequest"]
 
@@ -72,6 +83,24 @@ class AdminBackend(Protocol):
             RevisionConflictError: It is at another revision.
         """
 
+    async def history(self, name: str) -> list[RevisionRecord]:
+        """Return the revisions of an application that are kept, newest first; none of one that is not known."""
+
+    async def undo(self, name: str, *, to: int | None, seen: int | None) -> int:
+        """Deploy what an earlier revision was; return the new one.
+
+        Raises:
+            RevisionConflictError: It is at another revision than `seen`.
+            DeployError: There is no such revision, or it cannot be deployed; nothing was changed.
+        """
+
+    async def scale(self, name: str, deployment: str, num_replicas: int) -> None:
+        """Give a deployment another number of replicas, in place.
+
+        Raises:
+            DeployError: It cannot have that many; nothing was changed.
+        """
+
 
 class AdminApplication:
     """Answers requests that may pass.
@@ -112,6 +141,17 @@ class AdminApplication:
             return Answer(200, text.encode(), CONTENT_TYPE)
         if found.route is APPLICATIONS:
             return await self._applications(method, request)
+        if found.route is HISTORY:
+            records = await self._backend.history(found.name)
+            return (
+                json_answer({"application": found.name, "revisions": records})
+                if records
+                else _unknown(found.name)
+            )
+        if found.route is UNDO:
+            return await self._undo(found.name, request)
+        if found.route is SCALE:
+            return await self._scale(found, request)
         return await self._application(method, found.name, request)
 
     async def _health(self) -> Answer:
@@ -151,6 +191,31 @@ class AdminApplication:
             return _unknown(name)
         await self._backend.delete(name, seen=seen)
         return Answer(200)
+
+    async def _undo(self, name: str, request: AdminRequest) -> Answer:
+        to = read_undo(request.body)
+        if not await self._backend.history(name):
+            return _unknown(name)
+        details = (await self._backend.details()).applications.get(name)
+        seen = expected_revision(request.if_match, request.if_none_match, _current(details))
+        revision = await self._backend.undo(name, to=to, seen=seen)
+        return json_answer({"revision": revision}, headers=(_etag(revision),))
+
+    async def _scale(self, found: Found, request: AdminRequest) -> Answer:
+        num_replicas = read_replicas(request.body)
+        details = (await self._backend.details()).applications.get(found.name)
+        if details is None or details.status == "DELETING":
+            return _unknown(found.name)
+        if found.deployment not in details.deployments:
+            return failure(404, f"application {found.name!r} has no deployment {found.deployment!r}")
+        if not details.external_scaler_enabled:
+            return failure(
+                412,
+                f"application {found.name!r} is not to be scaled from outside; deploy it with "
+                "external_scaler_enabled: true",
+            )
+        await self._backend.scale(found.name, found.deployment, num_replicas)
+        return json_answer({"message": f"{found.deployment} is being scaled to {num_replicas} replicas"})
 
 
 def _current(details: ApplicationDetails | None) -> int:

@@ -19,18 +19,23 @@ class Route(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The route of a path, and the application that the path names."""
+    """The route of a path, and the application and the deployment that the path names."""
 
     route: Route
     name: str = ""
+    deployment: str = ""
 
 
 APPLICATIONS: Final = Route("/api/serve/applications/", ("GET", "PUT", "DELETE"))
 APPLICATION: Final = Route("/api/serve/applications/{name}", ("GET", "PUT", "DELETE"))
+HISTORY: Final = Route("/api/serve/applications/{name}/history", ("GET",))
+UNDO: Final = Route("/api/serve/applications/{name}/undo", ("POST",))
+#: Ray Serve's, for external scalers.
+SCALE: Final = Route("/api/v1/applications/{name}/deployments/{deployment}/scale", ("POST",))
 HEALTH: Final = Route("/-/healthz", ("GET",), open_on_loopback=True)
 METRICS: Final = Route("/metrics", ("GET",), open_on_loopback=True)
 
-ROUTES: Final = (APPLICATIONS, APPLICATION, HEALTH, METRICS)
+ROUTES: Final = (APPLICATIONS, APPLICATION, HISTORY, UNDO, SCALE, HEALTH, METRICS)
 
 
 def find_route(raw_path: bytes) -> Found | None:
@@ -43,12 +48,12 @@ def find_route(raw_path: bytes) -> Found | None:
         wanted = route.path.removesuffix("/").split("/")
         if len(wanted) != len(segments):
             continue
-        name = ""
+        names = []
         for pattern, segment in zip(wanted, segments, strict=True):
-            if pattern == "{name}" and segment:
-                name = unquote_to_bytes(segment).decode("utf-8", "replace")
+            if pattern.startswith("{") and segment:
+                names.append(unquote_to_bytes(segment).decode("utf-8", "replace"))
             elif pattern.encode() != segment:
                 break
         else:
-            return Found(route, name)
+            return Found(route, *names)
     return None

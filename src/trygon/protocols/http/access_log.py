@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Callable
 
 from trygon.clock import Clock
 from trygon.observability.log_file import note_written
@@ -29,6 +30,7 @@ class AccessLog:
         fd: Where the lines go; stays the caller's.
         ingress_id: Which ingress this is.
         as_json: Whether each line is a JSON object with the fields of the other log lines.
+        copy: Called with the same lines; must not raise.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class AccessLog:
         clock: Clock,
         *,
         as_json: bool = False,
+        copy: Callable[[str], None] | None = None,
     ) -> None:
         self._as_json = as_json
+        self._copy = copy
         self._fd = fd
         self._ingress_id = ingress_id
         self._loop = loop
@@ -96,7 +100,10 @@ class AccessLog:
                     latency_s * 1000,
                 )
             )
-        self._write("".join(lines).encode("utf-8", "backslashreplace"), len(lines))
+        text = "".join(lines)
+        if self._copy is not None and text:
+            self._copy(text)
+        self._write(text.encode("utf-8", "backslashreplace"), len(lines))
 
     def _json_line(
         self, wall: float, request_id: str, method: str, route: str, status: int, latency_s: float

@@ -215,12 +215,12 @@ class AnsweringConnection(ConnectionLifetime):
         if log is not None:
             head = self._head
             route = self._route
-            if head is None:
-                log.add(self._request_id, "-", "-", status, now, latency_s)
-            elif route is None:
-                log.add(self._request_id, head.method, head.raw_path.decode("ascii"), status, now, latency_s)
-            elif route.access_log:
-                log.add(self._request_id, head.method, route.route_prefix, status, now, latency_s)
+            if head is not None and route is not None:
+                if route.access_log:
+                    log.add(self._request_id, head.method, route.route_prefix, status, now, latency_s)
+            elif front.settings.access_log:
+                method, path = ("-", "-") if head is None else (head.method, head.raw_path.decode("ascii"))
+                log.add(self._request_id, method, path, status, now, latency_s)
 
     def _cancel(self) -> None:
         upstream = self._upstream

@@ -68,6 +68,7 @@ class HttpServer:
         settings: Limits and timeouts.
         loop: The running loop.
         access_log_fd: Where access log lines go when `settings.access_log` is set.
+        access_log_copy: Called with the same lines.
         clock: Tells the time.
         tls: Gives what each new connection is made with; None serves plain HTTP.
     """
@@ -80,15 +81,18 @@ class HttpServer:
         *,
         loop: asyncio.AbstractEventLoop,
         access_log_fd: int = 2,
+        access_log_copy: Callable[[str], None] | None = None,
         clock: Clock | None = None,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         clock = clock or RealClock()
         settings = settings or HttpSettings()
         log = None
-        if settings.access_log:
+        if settings.access_log or settings.access_log_by_route:
             as_json = settings.access_log_as_json
-            log = AccessLog(access_log_fd, settings.ingress_id, loop, clock, as_json=as_json)
+            log = AccessLog(
+                access_log_fd, settings.ingress_id, loop, clock, as_json=as_json, copy=access_log_copy
+            )
         self._front = Front(gateway, settings, loop, clock, log)
         self._loop = loop
         self._wall = clock.wall
@@ -102,6 +106,13 @@ class HttpServer:
         self._num_accepted = 0
         #: Peers whose deadline may have passed, to be visited.
         self._due: deque[Peer] = deque()
+
+    def set_timeouts(self, *, request_timeout_s: float, keep_alive_timeout_s: float) -> None:
+        """Use these for requests, and waits for requests, that begin from now on."""
+        front = self._front
+        front.settings = msgspec.structs.replace(
+            front.settings, request_timeout_s=request_timeout_s, keep_alive_timeout_s=keep_alive_timeout_s
+        )
 
     # ---- life
 

@@ -62,7 +62,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     # ---- names and logging
 
     session_id_header: str = "x-session-id"
+    #: A line for each request, also of those that no route takes.
     access_log: bool = False
+    #: A line for each request whose route asks for it, whatever `access_log` says.
+    access_log_by_route: bool = False
     #: Whether its lines are JSON objects.
     access_log_as_json: bool = False
     #: Shown in each access log line.
