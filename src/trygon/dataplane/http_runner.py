@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from trygon.dataplane.asgi import HttpChannel, run_http, run_websocket
-from trygon.dataplane.context import RequestContext, request_context
+from trygon.dataplane.context import LATE_TEXT, RequestContext, monotonic, request_context
 from trygon.dataplane.exchanges import Carrier, HttpExchange
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.http_call import retry_after
@@ -26,6 +26,7 @@ from trygon.errors import (
     DeploymentUnavailableError,
     PoisonRequestError,
     ReplicaDiedError,
+    RequestTimeoutError,
 )
 
 __all__ = ["HttpRunner"]
@@ -64,6 +65,9 @@ class HttpRunner:
         """Start a request; the caller has seen that there is a slot."""
         meta = _decode(head)
         exchange = HttpExchange(carrier, stream, body, more=bool(flags & _MORE))
+        if 0.0 < meta.deadline <= monotonic():
+            exchange.fail(ErrorKind.TIMEOUT, LATE_TEXT)
+            return
         exchange.is_websocket = meta.is_websocket
         carrier.exchanges[stream] = exchange
         exchange.task = self._loop.create_task(self._serve(exchange, meta, self._slots.take()))
@@ -72,7 +76,9 @@ class HttpRunner:
         context = RequestContext(
             meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id, is_http_request=True
         )
+        context.deadline = meta.deadline
         request_context.set(context)
+        began = monotonic()
         try:
             await self._run(exchange, meta, slot)
         except asyncio.CancelledError as error:
@@ -90,7 +96,7 @@ class HttpRunner:
             if exchange.is_left_open:
                 # Returned in the middle of its answer: the client must not wait for the rest.
                 exchange.fail(ErrorKind.TASK, b"")
-            slot.leave()
+            slot.leave(wasted_since=began if exchange.is_gone else 0.0)
 
     async def _run(self, exchange: HttpExchange, meta: HttpMeta, slot: Slot) -> None:
         app = self._asgi_app
@@ -149,6 +155,9 @@ class HttpRunner:
             if isinstance(cause, PoisonRequestError):
                 head += b"retry-after: %d\r\n" % max(1, math.ceil(cause.retry_after_s))
             exchange.respond(status, head, str(cause).encode())
+            return
+        if isinstance(cause, RequestTimeoutError) and not exchange.has_started:
+            exchange.respond(504, _TEXT_HEAD, str(cause).encode())
             return
         if exchange.is_websocket:
             # A client that left in the middle of a send is no failure of the application's.
