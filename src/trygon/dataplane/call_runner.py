@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from trygon.dataplane.context import LATE_TEXT, RequestContext, monotonic, request_context
+from trygon.dataplane.context import RequestContext, monotonic, request_context
 from trygon.dataplane.exchanges import CallExchange, Carrier
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.messages import CallMeta, ErrorKind
@@ -49,12 +49,8 @@ class CallRunner:
     def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes) -> None:
         """Start a call; the caller has seen that there is a slot."""
         exchange = CallExchange(carrier, stream, flags)
-        meta = _decode(head)
-        if 0.0 < meta.deadline <= monotonic():
-            exchange.fail(ErrorKind.TIMEOUT, LATE_TEXT)
-            return
         carrier.exchanges[stream] = exchange
-        exchange.task = self._loop.create_task(self._serve(exchange, meta, body, self._slots.take()))
+        exchange.task = self._loop.create_task(self._serve(exchange, _decode(head), body, self._slots.take()))
 
     async def _serve(self, exchange: CallExchange, meta: CallMeta, body: bytes, slot: Slot) -> None:
         context = RequestContext(meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id)
@@ -63,6 +59,8 @@ class CallRunner:
         began = monotonic()
         outcome = "ERROR"
         try:
+            if meta.deadline:
+                context.refuse_late()
             await self._run(exchange, meta, body, slot)
             outcome = "OK"
         except asyncio.CancelledError:

@@ -6,14 +6,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from trygon.clock import RealClock
+from trygon.errors import RequestTimeoutError
 
-__all__ = ["LATE_TEXT", "RequestContext", "monotonic", "request_context"]
+__all__ = ["RequestContext", "monotonic", "request_context"]
 
 
 monotonic = RealClock.monotonic
-
-#: What the caller of a request hears that was not begun.
-LATE_TEXT = b"the time of the request was over before it began"
 
 
 class RequestContext:
@@ -62,6 +60,15 @@ class RequestContext:
     def is_late(self) -> bool:
         """Whether its time is over."""
         return 0.0 < self.deadline <= monotonic()
+
+    def refuse_late(self) -> None:
+        """Do not let code begin whose answer nobody waits for.
+
+        Raises:
+            RequestTimeoutError: The request's time is over.
+        """
+        if self.is_late:
+            raise RequestTimeoutError("the time of the request was over before it began")
 
     def cancel_children(self) -> None:
         """Cancel every child call that has not ended."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from trygon.dataplane.asgi import HttpChannel, run_http, run_websocket
-from trygon.dataplane.context import LATE_TEXT, RequestContext, monotonic, request_context
+from trygon.dataplane.context import RequestContext, monotonic, request_context
 from trygon.dataplane.exchanges import Carrier, HttpExchange
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.http_call import retry_after
@@ -65,9 +65,6 @@ class HttpRunner:
         """Start a request; the caller has seen that there is a slot."""
         meta = _decode(head)
         exchange = HttpExchange(carrier, stream, body, more=bool(flags & _MORE))
-        if 0.0 < meta.deadline <= monotonic():
-            exchange.fail(ErrorKind.TIMEOUT, LATE_TEXT)
-            return
         exchange.is_websocket = meta.is_websocket
         carrier.exchanges[stream] = exchange
         exchange.task = self._loop.create_task(self._serve(exchange, meta, self._slots.take()))
@@ -80,6 +77,8 @@ class HttpRunner:
         request_context.set(context)
         began = monotonic()
         try:
+            if meta.deadline:
+                context.refuse_late()
             await self._run(exchange, meta, slot)
         except asyncio.CancelledError as error:
             context.cancel_children()
@@ -89,9 +88,9 @@ class HttpRunner:
                 exchange.fail(ErrorKind.CANCELLED, b"")
             else:
                 # Nobody cancelled this request: user code awaited something that was.
-                self._fail(exchange, error)
+                self._fail(exchange, context, error)
         except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
-            self._fail(exchange, error)
+            self._fail(exchange, context, error)
         finally:
             if exchange.is_left_open:
                 # Returned in the middle of its answer: the client must not wait for the rest.
@@ -143,7 +142,7 @@ class HttpRunner:
             head, body = convert(result)
             exchange.respond(200, head, body)
 
-    def _fail(self, exchange: HttpExchange, error: BaseException) -> None:
+    def _fail(self, exchange: HttpExchange, context: RequestContext, error: BaseException) -> None:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, BackPressureError) and not exchange.has_started:
             head = _TEXT_HEAD + b"retry-after: %d\r\n" % max(1, math.ceil(retry_after(cause)))
@@ -157,7 +156,9 @@ class HttpRunner:
             exchange.respond(status, head, str(cause).encode())
             return
         if isinstance(cause, RequestTimeoutError) and not exchange.has_started:
-            exchange.respond(504, _TEXT_HEAD, str(cause).encode())
+            # Of its own time the ingress has told the client.
+            status = 408 if context.is_late else 504
+            exchange.respond(status, _TEXT_HEAD, str(cause).encode())
             return
         if exchange.is_websocket:
             # A client that left in the middle of a send is no failure of the application's.

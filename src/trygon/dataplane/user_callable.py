@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from trygon.dataplane.context import LATE_TEXT, request_context
+from trygon.dataplane.context import request_context
 from trygon.dataplane.slots import Slot
 from trygon.errors import RequestTimeoutError, ServeError
 
@@ -238,8 +238,11 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 def _call_in_time(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     request = request_context.get()
-    if request is not None and request.is_late:
-        return [None, RequestTimeoutError(LATE_TEXT.decode())]
+    if request is not None:
+        try:
+            request.refuse_late()
+        except RequestTimeoutError as error:
+            return [None, error]
     return _call(function, args, kwargs)
 
 

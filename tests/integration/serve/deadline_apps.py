@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -32,9 +33,10 @@ class Leaf(Doors):
         self.began.append(name)
         return get_time_remaining()
 
-    async def block(self, seconds: float) -> None:
+    async def block(self, path: str, seconds: float) -> None:
         """Hold the loop, so that what arrives meanwhile is late when it is looked at."""
         self.began.append("block")
+        Path(path).touch()
         time.sleep(seconds)
 
     async def begun(self) -> list[str]:
@@ -83,17 +85,17 @@ class Top:
 
 
 @serve.deployment(max_ongoing_requests=1)
-class Narrow(Doors):
+class Narrow:
     """One at a time, so that others wait."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.began: list[str] = []
 
-    async def __call__(self, name: str, door: str = "") -> None:
+    async def __call__(self, name: str, path: str = "") -> None:
         self.began.append(name)
-        if door:
-            await asyncio.wait_for(self.wait(door), 20)
+        if path:
+            Path(path).touch()
+            await asyncio.sleep(20)
 
     async def begun(self) -> list[str]:
         return self.began

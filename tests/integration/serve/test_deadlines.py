@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -93,9 +94,10 @@ def test_a_childs_own_time_can_be_caught_as_a_timeout(leaf: DeploymentHandle) ->
     assert "RequestTimeoutError" == middle.swallow.remote("swallowed").result(timeout_s=10)
 
 
-def test_what_waits_in_a_queue_too_long_never_begins(run_app: RunApp) -> None:
+def test_what_waits_in_a_queue_too_long_never_begins(run_app: RunApp, tmp_path: Path) -> None:
     handle = run_app(Narrow.bind(), name="narrow", route_prefix=None)
-    first = handle.remote("first", "gate")
+    first = handle.remote("first", str(tmp_path / "begun"))
+    wait_until((tmp_path / "begun").exists, "the only slot to be taken")
     late = [handle.options(timeout_s=0.05).remote(f"late {number}") for number in range(20)]
 
     for call in late:
@@ -106,9 +108,10 @@ def test_what_waits_in_a_queue_too_long_never_begins(run_app: RunApp) -> None:
     assert ["first"] == handle.begun.remote().result(timeout_s=10)
 
 
-def test_what_arrives_late_in_a_replica_never_begins(run_app: RunApp) -> None:
+def test_what_arrives_late_in_a_replica_never_begins(run_app: RunApp, tmp_path: Path) -> None:
     handle = run_app(Leaf.bind(), name="late", route_prefix=None)
-    block = handle.block.remote(0.6)
+    block = handle.block.remote(str(tmp_path / "blocked"), 0.6)
+    wait_until((tmp_path / "blocked").exists, "the loop to stand still")
 
     # They are in the replica's socket while its loop stands still.
     late = [
