@@ -43,7 +43,7 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 _DEFAULTS = HandleOptions()
 
-monotonic = RealClock.monotonic
+_monotonic = RealClock.monotonic
 
 #: Request ids of calls that no request caused: random prefix of the process, then a counter.
 _counter = itertools.count(1)
@@ -246,7 +246,7 @@ class DeploymentHandle:
         call = StreamCall(meta, None) if options.stream else UnaryCall(meta, None)
         call.is_retryable = options.retryable
         if options.timeout_s:
-            own = monotonic() + options.timeout_s
+            own = _monotonic() + options.timeout_s
             meta.deadline = min(own, meta.deadline) if meta.deadline else own
             runtime.call(call.limit_time, runtime.loop)
         if context is not None:

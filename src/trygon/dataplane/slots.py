@@ -11,7 +11,7 @@ from trygon.clock import RealClock
 
 __all__ = ["Slot", "Slots"]
 
-monotonic = RealClock.monotonic
+_monotonic = RealClock.monotonic
 
 
 class Slots:
@@ -85,7 +85,7 @@ class Slot:
 
     def _free(self) -> None:
         if self._began:
-            self._slots.wasted_s += monotonic() - self._began
+            self._slots.wasted_s += _monotonic() - self._began
         self._slots.free()
 
     def _work_ended(self) -> None:
