@@ -8,6 +8,7 @@ TrygonError
 │   ├── BackPressureError             a bounded queue is full
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
+│   ├── RequestTimeoutError           the request's time is over (also a TimeoutError)
 │   ├── ConfigError                   a configuration file has mistakes (also a ValueError)
 │   └── DeployError                   an application could not be deployed (also a RuntimeError)
 │       └── RevisionConflictError     the application is not at the revision that the caller saw
@@ -30,6 +31,7 @@ __all__ = [
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
+    "RequestTimeoutError",
     "RevisionConflictError",
     "SerializationError",
     "ServeError",
@@ -124,6 +126,13 @@ class RequestCancelledError(ServeError):
 
     def __str__(self) -> str:
         return f"request {self.request_id} was cancelled" if self.request_id else "request was cancelled"
+
+
+class RequestTimeoutError(ServeError, TimeoutError):
+    """The request did not end within its time: that of its handle, of its caller's request, or of the ingress.
+
+    What works on it is cancelled, and what has not begun never begins.
+    """
 
 
 class ReplicaDiedError(TrygonError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from trygon.dataplane.context import RequestContext, request_context
+from trygon.dataplane.context import RequestContext, monotonic, request_context
 from trygon.dataplane.exchanges import CallExchange, Carrier
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.messages import CallMeta, ErrorKind
@@ -19,7 +19,7 @@ from trygon.dataplane.payloads import dump, load
 from trygon.dataplane.slots import Slot, Slots
 from trygon.dataplane.task_errors import dump_error
 from trygon.dataplane.user_callable import UserCallable
-from trygon.errors import SerializationError, ServeError
+from trygon.errors import RequestTimeoutError, SerializationError, ServeError
 from trygon.observability.access_log import AccessLog
 from trygon.observability.logs import LogContext
 
@@ -54,10 +54,13 @@ class CallRunner:
 
     async def _serve(self, exchange: CallExchange, meta: CallMeta, body: bytes, slot: Slot) -> None:
         context = RequestContext(meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id)
+        context.deadline = meta.deadline
         request_context.set(context)
-        began = self._loop.time()
+        began = monotonic()
         outcome = "ERROR"
         try:
+            if meta.deadline:
+                context.refuse_late()
             await self._run(exchange, meta, body, slot)
             outcome = "OK"
         except asyncio.CancelledError:
@@ -67,11 +70,14 @@ class CallRunner:
         except SerializationError as error:
             exchange.fail(ErrorKind.BAD_REQUEST, str(error).encode())
         except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
-            self._fail(exchange, meta, error)
+            if isinstance(error, RequestTimeoutError) and context.is_late:
+                exchange.fail(ErrorKind.TIMEOUT, str(error).encode())
+            else:
+                self._fail(exchange, meta, error)
         finally:
-            slot.leave()
+            slot.leave(wasted_since=began if exchange.is_gone else 0.0)
             if self.access_log is not None:
-                latency_ms = (self._loop.time() - began) * 1e3
+                latency_ms = (monotonic() - began) * 1e3
                 self.access_log.call(
                     meta.method, outcome, latency_ms, LogContext(meta.request_id, meta.route, self._app_name)
                 )

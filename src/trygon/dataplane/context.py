@@ -5,19 +5,26 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["RequestContext", "request_context"]
+from trygon.clock import RealClock
+from trygon.errors import RequestTimeoutError
+
+__all__ = ["RequestContext", "monotonic", "request_context"]
+
+
+monotonic = RealClock.monotonic
 
 
 class RequestContext:
     """One request, as seen by the code that works on it.
 
-    Read by user code through `trygon.serve.context`; children inherit request_id, route and app_name.
+    Read by user code through `trygon.serve.context`; children inherit request_id, route, app_name and deadline.
     """
 
     __slots__ = (
         "_internal_request_id",
         "app_name",
         "children",
+        "deadline",
         "grpc_context",
         "is_http_request",
         "multiplexed_model_id",
@@ -44,8 +51,24 @@ class RequestContext:
         self.session_id = session_id
         self.grpc_context: Any = None
         self.is_http_request = is_http_request
+        #: When its time is over, in seconds of the machine's monotonic clock; 0 is never.
+        self.deadline = 0.0
         #: Child calls that have not ended, so that cancelling this request cancels them; made when first needed.
         self.children: set[Any] | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its time is over."""
+        return 0.0 < self.deadline <= monotonic()
+
+    def refuse_late(self) -> None:
+        """Do not let code begin whose answer nobody waits for.
+
+        Raises:
+            RequestTimeoutError: The request's time is over.
+        """
+        if self.is_late:
+            raise RequestTimeoutError("the time of the request was over before it began")
 
     def cancel_children(self) -> None:
         """Cancel every child call that has not ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from trygon.clock import RealClock
 from trygon.dataplane.context import request_context
 from trygon.dataplane.direct import begin_on_line
 from trygon.dataplane.handle_calls import HandleCall, StreamCall, UnaryCall
@@ -33,11 +35,15 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     request_serialization: str = "cloudpickle"
     response_serialization: str = "cloudpickle"
+    #: Seconds from the call to the end of its time; 0 is no limit of its own. Not an option of Ray Serve's.
+    timeout_s: float = 0.0
     #: Whether a call whose replica died unanswered is made once more; not an option of Ray Serve's.
     retryable: bool = False
 
 
 _DEFAULTS = HandleOptions()
+
+_monotonic = RealClock.monotonic
 
 #: Request ids of calls that no request caused: random prefix of the process, then a counter.
 _counter = itertools.count(1)
@@ -137,6 +143,7 @@ class DeploymentHandle:
         request_serialization: str | None = None,
         response_serialization: str | None = None,
         retryable: bool | None = None,
+        timeout_s: float | None = None,
         _prefer_local_routing: bool | None = None,
         _by_reference: bool | None = None,
     ) -> DeploymentHandle:
@@ -152,9 +159,12 @@ class DeploymentHandle:
             retryable: Whether a call may be made once more on another replica when its replica died before
                 it answered, or before a stream's first item; for calls that do no more when made twice.
                 Not an option of Ray Serve's.
+            timeout_s: Seconds that a call may take, its wait for a replica included, and everything that it
+                calls in turn; 0 is no limit but that of the request in which it is made, which always holds.
+                A late call is cancelled and raises `RequestTimeoutError`. Not an option of Ray Serve's.
 
         Raises:
-            ValueError: An unknown serialization.
+            ValueError: An unknown serialization, or a time that is negative or no number.
             TypeError: An option that a handle does not have.
         """
         for value in (request_serialization, response_serialization):
@@ -162,6 +172,8 @@ class DeploymentHandle:
                 raise ValueError(
                     f"unknown serialization {value!r}; choose one of {', '.join(SERIALIZATIONS)}"
                 )
+        if timeout_s is not None and not 0 <= timeout_s < math.inf:
+            raise ValueError(f"timeout_s is a number of seconds, 0 for no limit, found {timeout_s!r}")
         given = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
@@ -170,6 +182,7 @@ class DeploymentHandle:
             "request_serialization": request_serialization,
             "response_serialization": response_serialization,
             "retryable": retryable,
+            "timeout_s": timeout_s,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         changed = msgspec.structs.replace(self._options, **changes)
@@ -217,6 +230,7 @@ class DeploymentHandle:
                 context.app_name,
                 options.multiplexed_model_id,
                 options.session_id,
+                context.deadline,
                 result_serialization=options.response_serialization,
             )
         else:
@@ -231,6 +245,10 @@ class DeploymentHandle:
             )
         call = StreamCall(meta, None) if options.stream else UnaryCall(meta, None)
         call.is_retryable = options.retryable
+        if options.timeout_s:
+            own = _monotonic() + options.timeout_s
+            meta.deadline = min(own, meta.deadline) if meta.deadline else own
+            runtime.call(call.limit_time, runtime.loop)
         if context is not None:
             if context.children is None:
                 context.children = set()
@@ -256,7 +274,12 @@ class DeploymentHandle:
         call.meta.payload = payload.meta
         if runtime.is_here:
             self._submit(runtime, call)
-        elif not (type(call) is UnaryCall and begin_on_line(runtime, call, self._known_pool(runtime))):
+        elif (
+            # The loop keeps its time.
+            self._options.timeout_s
+            or type(call) is not UnaryCall
+            or not begin_on_line(runtime, call, self._known_pool(runtime))
+        ):
             runtime.call(self._submit, runtime, call)
 
     def _submit(self, runtime: Runtime, call: HandleCall) -> None:

@@ -22,6 +22,7 @@ from trygon.errors import (
     DeploymentUnavailableError,
     ReplicaDiedError,
     RequestCancelledError,
+    RequestTimeoutError,
     SerializationError,
     ServeError,
 )
@@ -161,6 +162,7 @@ class HandleCall:
         "payload",
         "pool",
         "siblings",
+        "timer",
         "was_cancelled",
     )
 
@@ -179,6 +181,8 @@ class HandleCall:
         self.was_cancelled = False
         #: Whether the caller said that a call made twice does no more than one; set before it is submitted.
         self.is_retryable = False
+        #: Ends the call when a time of its own is over; None when it has none, or only that of its caller's request.
+        self.timer: asyncio.TimerHandle | None = None
         #: True once an item of a stream has arrived.
         self.has_begun = False
         self._flags = flags
@@ -194,8 +198,24 @@ class HandleCall:
         self._stream = stream
         link.send(encode(_CALL, stream, _encode_meta(self.meta), payload.body, flags=self._flags))
 
+    def limit_time(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the call when its deadline has passed; on the loop's thread."""
+        if not self.is_over:
+            self.timer = loop.call_at(self.meta.deadline, self.expire)
+
     def cancel(self) -> None:
         """Stop waiting and tell the replica; on the loop's thread."""
+        self._give_up(RequestCancelledError(self.meta.request_id))
+
+    def expire(self) -> None:
+        """As `cancel`, because the call's time is over."""
+        self._give_up(
+            RequestTimeoutError(
+                f"request {self.meta.request_id} (method {self.meta.method!r}) did not end within its time"
+            )
+        )
+
+    def _give_up(self, error: ServeError) -> None:
         if self.is_over:
             return
         link = self._link
@@ -203,7 +223,7 @@ class HandleCall:
             link.cancel(self._stream)
         elif self.pool is not None:
             self.pool.withdraw(self)
-        self._end(None, RequestCancelledError(self.meta.request_id))
+        self._end(None, error)
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         raise NotImplementedError
@@ -234,6 +254,8 @@ class HandleCall:
     def _end(self, value: Any, error: BaseException | None) -> None:
         self.is_over = True
         self._link = None
+        if self.timer is not None:
+            self.timer.cancel()
         if self.payload is not None:
             self.payload.close()
             self.payload = None
@@ -356,7 +378,7 @@ def _error(status: int, body: bytes, meta: CallMeta) -> BaseException:
     if status == ErrorKind.CANCELLED:
         return RequestCancelledError(meta.request_id)
     if status == ErrorKind.TIMEOUT:
-        return TimeoutError(text)
+        return RequestTimeoutError(text)
     if status == ErrorKind.UNAVAILABLE:
         return DeploymentUnavailableError(text)
     if status == ErrorKind.WRONG_CALL:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from trygon.dataplane.asgi import HttpChannel, run_http, run_websocket
-from trygon.dataplane.context import RequestContext, request_context
+from trygon.dataplane.context import RequestContext, monotonic, request_context
 from trygon.dataplane.exchanges import Carrier, HttpExchange
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.http_call import retry_after
@@ -26,6 +26,7 @@ from trygon.errors import (
     DeploymentUnavailableError,
     PoisonRequestError,
     ReplicaDiedError,
+    RequestTimeoutError,
 )
 
 __all__ = ["HttpRunner"]
@@ -72,8 +73,12 @@ class HttpRunner:
         context = RequestContext(
             meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id, is_http_request=True
         )
+        context.deadline = meta.deadline
         request_context.set(context)
+        began = monotonic()
         try:
+            if meta.deadline:
+                context.refuse_late()
             await self._run(exchange, meta, slot)
         except asyncio.CancelledError as error:
             context.cancel_children()
@@ -83,14 +88,14 @@ class HttpRunner:
                 exchange.fail(ErrorKind.CANCELLED, b"")
             else:
                 # Nobody cancelled this request: user code awaited something that was.
-                self._fail(exchange, error)
+                self._fail(exchange, context, error)
         except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
-            self._fail(exchange, error)
+            self._fail(exchange, context, error)
         finally:
             if exchange.is_left_open:
                 # Returned in the middle of its answer: the client must not wait for the rest.
                 exchange.fail(ErrorKind.TASK, b"")
-            slot.leave()
+            slot.leave(wasted_since=began if exchange.is_gone else 0.0)
 
     async def _run(self, exchange: HttpExchange, meta: HttpMeta, slot: Slot) -> None:
         app = self._asgi_app
@@ -137,7 +142,7 @@ class HttpRunner:
             head, body = convert(result)
             exchange.respond(200, head, body)
 
-    def _fail(self, exchange: HttpExchange, error: BaseException) -> None:
+    def _fail(self, exchange: HttpExchange, context: RequestContext, error: BaseException) -> None:
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, BackPressureError) and not exchange.has_started:
             head = _TEXT_HEAD + b"retry-after: %d\r\n" % max(1, math.ceil(retry_after(cause)))
@@ -149,6 +154,11 @@ class HttpRunner:
             if isinstance(cause, PoisonRequestError):
                 head += b"retry-after: %d\r\n" % max(1, math.ceil(cause.retry_after_s))
             exchange.respond(status, head, str(cause).encode())
+            return
+        if isinstance(cause, RequestTimeoutError) and not exchange.has_started:
+            # Of its own time the ingress has told the client.
+            status = 408 if context.is_late else 504
+            exchange.respond(status, _TEXT_HEAD, str(cause).encode())
             return
         if exchange.is_websocket:
             # A client that left in the middle of a send is no failure of the application's.

@@ -31,8 +31,8 @@ class HttpMeta(msgspec.Struct, array_like=True, gc=False):
     client: tuple[str, int] | None = None
     server: tuple[str, int] | None = None
     is_websocket: bool = False
-    #: Seconds the request may still take when it is sent; 0 is no limit.
-    timeout_s: float = 0.0
+    #: When its time is over, in seconds of the machine's monotonic clock; 0 is never.
+    deadline: float = 0.0
     model_id: str = ""
     session_id: str = ""
 
@@ -46,8 +46,8 @@ class CallMeta(msgspec.Struct, array_like=True, gc=False):
     app_name: str = ""
     model_id: str = ""
     session_id: str = ""
-    #: Seconds the request may still take when it is sent; 0 is no limit.
-    timeout_s: float = 0.0
+    #: When its time is over, in seconds of the machine's monotonic clock; 0 is never.
+    deadline: float = 0.0
     #: How the body is laid out; None is a pickle alone.
     payload: PayloadMeta | None = None
     result_serialization: str = "cloudpickle"
@@ -70,6 +70,6 @@ class ErrorKind(IntEnum):
     CANCELLED = 2  #: cancelled by the caller or a deadline
     NO_SUCH_METHOD = 3  #: payload: text
     BAD_REQUEST = 4  #: arguments or result cannot be (un)pickled; payload: text
-    TIMEOUT = 5  #: the deadline passed in the replica
+    TIMEOUT = 5  #: its time was over before it began
     UNAVAILABLE = 6  #: the deployment cannot serve; payload: text
     WRONG_CALL = 7  #: a generator without stream=True, or the other way round; payload: text

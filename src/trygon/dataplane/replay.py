@@ -31,7 +31,7 @@ _MORE = int(FrameFlag.MORE)
 _CREDIT = int(FrameKind.CREDIT)
 _ERROR = int(FrameKind.ERROR)
 #: The replica did not say what became of the request.
-_UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.UNAVAILABLE))
+_UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.TIMEOUT), int(ErrorKind.UNAVAILABLE))
 
 _randbits = random.getrandbits
 

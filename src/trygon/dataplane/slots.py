@@ -7,13 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from trygon.clock import RealClock
+
 __all__ = ["Slot", "Slots"]
+
+_monotonic = RealClock.monotonic
 
 
 class Slots:
     """At most `limit` requests in work."""
 
-    __slots__ = ("_on_free", "is_ending", "limit", "ongoing")
+    __slots__ = ("_on_free", "is_ending", "limit", "ongoing", "wasted_s")
 
     def __init__(self, limit: int, on_free: Callable[[], None]) -> None:
         #: May be changed at any time; requests above a smaller one finish.
@@ -23,6 +27,8 @@ class Slots:
         self.ongoing = 0
         #: True once the time to finish ran out: what is cancelled now was not given up by its caller.
         self.is_ending = False
+        #: Seconds that user code worked for answers that nobody received.
+        self.wasted_s = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -47,11 +53,13 @@ class Slot:
     at once and the place only when the thread returns.
     """
 
-    __slots__ = ("_is_left", "_num_working", "_slots", "working")
+    __slots__ = ("_began", "_is_left", "_num_working", "_slots", "working")
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._is_left = False
+        #: When the work began that turned out to be for nobody; 0 while somebody waits.
+        self._began = 0.0
         #: Threads that `leave` waits for.
         self._num_working = 0
         #: The thread's work for this request, or None when no thread works for it.
@@ -63,14 +71,24 @@ class Slot:
             self._num_working += 1
             work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._work_ended))
 
-    def leave(self) -> None:
-        """Give the place back, now or when the last thread returns; a second call changes nothing."""
+    def leave(self, *, wasted_since: float = 0.0) -> None:
+        """Give the place back, now or when the last thread returns; a second call changes nothing.
+
+        Args:
+            wasted_since: When the work began, on the monotonic clock, if nobody received its answer.
+        """
         if not self._is_left:
             self._is_left = True
+            self._began = wasted_since
             if not self._num_working:
-                self._slots.free()
+                self._free()
+
+    def _free(self) -> None:
+        if self._began:
+            self._slots.wasted_s += _monotonic() - self._began
+        self._slots.free()
 
     def _work_ended(self) -> None:
         self._num_working -= 1
         if self._is_left and not self._num_working:
-            self._slots.free()
+            self._free()

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from trygon.dataplane.context import request_context
 from trygon.dataplane.slots import Slot
-from trygon.errors import ServeError
+from trygon.errors import RequestTimeoutError, ServeError
 
 __all__ = ["Method", "UserCallable"]
 
@@ -140,6 +141,15 @@ class UserCallable:
         context = contextvars.copy_context()
         return self.threads.submit(context.run, _call, function, args, kwargs)
 
+    def _submit_in_time(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[list[Any]]:
+        """As `submit`; what gets its thread when the request's time is over is not run."""
+        context = contextvars.copy_context()
+        request = request_context.get()
+        call = _call if request is None or not request.deadline else _call_in_time
+        return self.threads.submit(context.run, call, function, args, kwargs)
+
     async def run(self, method: Method, slot: Slot, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a method for the request that holds `slot`; return what it returns, a generator included."""
         if method.is_async:
@@ -154,7 +164,7 @@ class UserCallable:
     async def run_in_thread(self, slot: Slot, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run synchronous code for the request that holds `slot`; cancelling leaves the thread running."""
         loop = asyncio.get_running_loop()
-        future = slot.working = self.submit(function, *args, **kwargs)
+        future = slot.working = self._submit_in_time(function, args, kwargs)
         try:
             outcome = await asyncio.wrap_future(future, loop=loop)
         except asyncio.CancelledError:
@@ -224,6 +234,16 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return [function(*args, **kwargs), None]
     except BaseException as error:  # noqa: BLE001 - raised again by whoever awaits the thread
         return [None, error]
+
+
+def _call_in_time(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    request = request_context.get()
+    if request is not None:
+        try:
+            request.refuse_late()
+        except RequestTimeoutError as error:
+            return [None, error]
+    return _call(function, args, kwargs)
 
 
 async def _call_finalizer(

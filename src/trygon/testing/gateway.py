@@ -233,7 +233,7 @@ def _meta(gateway: FakeGateway, upstream: FakeUpstream, query: dict[str, str]) -
             "scheme": meta.scheme,
             "client": meta.client,
             "server": meta.server,
-            "timeout_s": meta.timeout_s,
+            "deadline": meta.deadline,
             "model_id": meta.model_id,
             "session_id": meta.session_id,
             "body": bytes(upstream.body[:1000]).decode("latin-1"),

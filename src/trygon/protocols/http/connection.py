@@ -249,9 +249,7 @@ class HttpConnection(AnsweringConnection):
         shorter_s = head.block.timeout_s
         if shorter_s > 0.0 and (timeout_s <= 0.0 or shorter_s < timeout_s):
             timeout_s = shorter_s
-        if timeout_s > 0.0:
-            timeout_s = self._limit_time(timeout_s)
-        meta = self._meta(head, route, timeout_s)
+        meta = self._meta(head, route, self._limit_time(timeout_s) if timeout_s > 0.0 else 0.0)
         try:
             upstream = front.gateway.open(route, meta, body, more=more, sink=self)
         except Exception as error:  # noqa: BLE001
@@ -289,7 +287,7 @@ class HttpConnection(AnsweringConnection):
         else:
             self._transport.abort()
 
-    def _meta(self, head: RequestHead, route: RouteMatch, timeout_s: float) -> HttpMeta:
+    def _meta(self, head: RequestHead, route: RouteMatch, deadline: float) -> HttpMeta:
         block = head.block
         # By position: names would cost 0.4 us.
         return HttpMeta(
@@ -306,18 +304,18 @@ class HttpConnection(AnsweringConnection):
             self._client,
             self._server_address,
             head.is_websocket,
-            timeout_s,
+            deadline,
             block.model_id,
             block.session_id,
         )
 
     def _limit_time(self, timeout_s: float) -> float:
-        """Set the deadline of the request, and return what is left of its time."""
+        """Set the deadline of the request, and return it."""
         front = self._front
         self._timeout_s = timeout_s
         self._due = self._started + timeout_s
         front.add_request_deadline(self, self._due)
-        return max(self._due - front.monotonic(), 0.001)
+        return self._due
 
     def _adopt(self, upstream: Upstream) -> None:
         """Keep the upstream of the request in work."""
