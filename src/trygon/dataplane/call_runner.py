@@ -54,6 +54,8 @@ class CallRunner:
 
     async def _serve(self, exchange: CallExchange, meta: CallMeta, body: bytes, slot: Slot) -> None:
         context = RequestContext(meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id)
+        if meta.timeout_s:
+            context.deadline = self._loop.time() + meta.timeout_s
         request_context.set(context)
         began = self._loop.time()
         outcome = "ERROR"

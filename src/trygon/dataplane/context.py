@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["RequestContext", "request_context"]
+__all__ = ["RequestContext", "batch_context", "request_context"]
 
 
 class RequestContext:
@@ -18,6 +19,7 @@ class RequestContext:
         "_internal_request_id",
         "app_name",
         "children",
+        "deadline",
         "grpc_context",
         "is_http_request",
         "multiplexed_model_id",
@@ -44,6 +46,8 @@ class RequestContext:
         self.session_id = session_id
         self.grpc_context: Any = None
         self.is_http_request = is_http_request
+        #: When nobody waits for the answer any more, in seconds of the loop; 0 is never.
+        self.deadline = 0.0
         #: Child calls that have not ended, so that cancelling this request cancels them; made when first needed.
         self.children: set[Any] | None = None
 
@@ -58,3 +62,6 @@ class RequestContext:
 
 #: The request that the running task or worker thread works on.
 request_context: ContextVar[RequestContext | None] = ContextVar("trygon_request", default=None)
+
+#: The requests whose items are in the batch that the running code works on; empty outside of a batch.
+batch_context: ContextVar[Sequence[RequestContext]] = ContextVar("trygon_batch", default=())

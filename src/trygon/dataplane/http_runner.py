@@ -72,6 +72,8 @@ class HttpRunner:
         context = RequestContext(
             meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id, is_http_request=True
         )
+        if meta.timeout_s:
+            context.deadline = self._loop.time() + meta.timeout_s
         request_context.set(context)
         try:
             await self._run(exchange, meta, slot)
