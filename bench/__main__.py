@@ -37,6 +37,7 @@ SCENARIOS = {
     "clock": ("machine_faults", "run_machine_faults", "clock jumps, no descriptors left, a full disk"),
     "soak": ("soak", "run_soak", "10 minutes of load and updates: memory, descriptors, processes"),
     "control": ("control", "run_control", "the controller's decisions for 10,000 replicas, in virtual time"),
+    "batching": ("batching", "run_batching", "a random forest behind serve.batch, MOSEC and LitServe"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 
