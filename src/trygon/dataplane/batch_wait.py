@@ -2,7 +2,7 @@
 
 The rule is that of renting skis. Running a batch costs `fixed_s` whatever its size, and `item_s` for each item.
 Letting `size` items wait a moment longer so that one more joins them costs `size` times that moment, and saves one
-`fixed_s`. So a batch waits at most `fixed_s / size - item_s` after its last item; only while the next item is
+`fixed_s`. So a batch waits at most `fixed_s / size - item_s` after its last item, or after it could have run; only while the next item is
 expected within that time; and never so long that its oldest item would miss the target.
 
 The time to the next item is learned only from items that came while others waited or ran. A caller who is alone
@@ -11,6 +11,8 @@ never meets another, so an idle system answers at once. A wait in vain doubles w
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["AdaptiveWait", "CostEstimate"]
 
 _NEVER = float("inf")
@@ -18,6 +20,8 @@ _NEVER = float("inf")
 _DECAY = 0.98
 #: Weight of the newest gap between two items in their mean.
 _GAP_WEIGHT = 0.05
+#: Items that are read together came at one time; a logarithm needs more than 0.
+_MIN_GAP_S = 1e-6
 
 
 class CostEstimate:
@@ -69,29 +73,32 @@ class AdaptiveWait:
         target_latency_s: Seconds from an item's arrival to its answer that waiting must not exceed.
     """
 
-    __slots__ = ("_gap_s", "_last", "cost", "target_latency_s")
+    __slots__ = ("_last", "_log_gap", "cost", "target_latency_s")
 
     def __init__(self, target_latency_s: float) -> None:
         self.target_latency_s = target_latency_s
         self.cost = CostEstimate()
-        #: Mean time between items that met others; None before there was one.
-        self._gap_s: float | None = None
+        #: Mean logarithm of the time between items that met others: items come in bursts, and a few long pauses
+        #: between bursts must not hide how fast those follow each other that are on their way. None before there
+        #: was one.
+        self._log_gap: float | None = None
         self._last = 0.0
 
     @property
     def gap_s(self) -> float:
         """Seconds to the next item as far as is known; infinity when nothing is."""
-        return _NEVER if self._gap_s is None else self._gap_s
+        return _NEVER if self._log_gap is None else math.exp(self._log_gap)
 
     def arrived(self, now: float, *, is_busy: bool) -> None:
         """Learn from an item that met others."""
         gap_s, self._last = now - self._last, now
         if not is_busy:
             return
-        if self._gap_s is None:
-            self._gap_s = gap_s
+        log_gap = math.log(max(gap_s, _MIN_GAP_S))
+        if self._log_gap is None:
+            self._log_gap = log_gap
         else:
-            self._gap_s += (gap_s - self._gap_s) * _GAP_WEIGHT
+            self._log_gap += (log_gap - self._log_gap) * _GAP_WEIGHT
 
     def executed(self, size: int, duration_s: float) -> None:
         """Learn what a batch costs."""
@@ -99,8 +106,8 @@ class AdaptiveWait:
 
     def missed(self, waited_s: float) -> None:
         """Learn that nobody came for `waited_s` seconds."""
-        if self._gap_s is not None and waited_s > self._gap_s:
-            self._gap_s = max(waited_s, 2.0 * self._gap_s)
+        if self._log_gap is not None and waited_s >= self.gap_s:
+            self._log_gap = math.log(2.0 * max(waited_s, _MIN_GAP_S))
 
     def patience_s(self, size: int) -> float:
         """Return how long `size` items wait for one more; 0 when it does not pay."""
@@ -108,6 +115,6 @@ class AdaptiveWait:
         return pays_s if self.gap_s <= pays_s else 0.0
 
     def due_at(self, size: int, oldest: float, newest: float) -> float:
-        """Return when a group of `size` items goes whose first and last came at these times."""
+        """Return when a group of `size` items goes; `oldest` and `newest` are as in `WaitPolicy`."""
         latest = oldest + self.target_latency_s - self.cost.duration_s(size + 1)
         return min(newest + self.patience_s(size), latest)

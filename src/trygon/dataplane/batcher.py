@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import io
-import logging
+import traceback
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -20,8 +19,6 @@ from trygon.dataplane.context import RequestContext, batch_context, request_cont
 from trygon.errors import RequestCancelledError, ServeError
 
 __all__ = ["NO_REQUEST", "Batcher"]
-
-logger = logging.getLogger("ray.serve")
 
 _NEVER = float("inf")
 
@@ -162,7 +159,7 @@ class Batcher:
             task = asyncio.current_task()
             if task is not None:
                 self.running.pop(task, None)
-            self.queue.finish(len(batch), ended - began)
+            self.queue.finish(len(batch), ended - began, ended)
             self._report(batch, taken_at, ended - began)
             self._look_soon()
 
@@ -178,17 +175,21 @@ class Batcher:
         todo = [batch]
         while todo:
             part = todo.pop()
+            if part is not batch:
+                part = [item for item in part if not item.is_gone]
+            if not part:
+                continue
             try:
                 results = _checked(await self._call(part), len(part), self._name)
             except Exception as error:  # noqa: BLE001 - user code raises anything; its callers are told
-                part = [item for item in part if not item.is_gone]
-                if self._bisects and len(part) > 1:
-                    half = len(part) // 2
-                    todo += [part[half:], part[:half]]
-                    self._counter.bisected()
+                if not self._bisects or len(part) == 1:
+                    for item in part:
+                        item.fail(error)
                     continue
-                for item in part:
-                    item.fail(error)
+                # Only an item that ran alone is known to be bad: the others of its part may have left meanwhile.
+                half = len(part) // 2
+                todo += [part[half:], part[:half]]
+                self._counter.bisected()
             else:
                 for item, result in zip(part, results, strict=True):
                     if not item.is_gone:
@@ -210,11 +211,21 @@ class Batcher:
     # ---- introspection
 
     def stacks(self) -> str:
-        """Return the stacks of the running batches as text."""
-        text = io.StringIO()
-        for task in self.running:
-            task.print_stack(file=text)
-        return text.getvalue()
+        """Return the stacks of the running batches as text, innermost frame last."""
+        return "".join(f"{task.get_name()}\n{_stack(task.get_coro())}" for task in self.running)
+
+
+def _stack(coroutine: Any) -> str:
+    """Return the frames of a suspended coroutine and of what it awaits."""
+    lines: list[str] = []
+    while coroutine is not None:
+        kind = "cr" if hasattr(coroutine, "cr_frame") else "ag"
+        frame = getattr(coroutine, f"{kind}_frame", None)
+        if frame is None:
+            break
+        lines += traceback.format_stack(frame, limit=1)
+        coroutine = getattr(coroutine, f"{kind}_await", None)
+    return "".join(lines)
 
 
 def _enter(batch: list[CallItem]) -> None:

@@ -35,7 +35,13 @@ class WaitPolicy(Protocol):
         ...
 
     def due_at(self, size: int, oldest: float, newest: float) -> float:
-        """Return when a group of `size` items goes whose first and last came at these times."""
+        """Return when a group of `size` items goes.
+
+        Args:
+            size: Items that wait.
+            oldest: When the first of them came.
+            newest: When the last of them came, or a place for their batch became free if that is later.
+        """
         ...
 
 
@@ -123,13 +129,15 @@ class _Group(Generic[ItemT]):
 class BatchQueue(Generic[ItemT]):
     """The waiting items of one batched function."""
 
-    __slots__ = ("_groups", "_num_waiting", "num_running", "settings")
+    __slots__ = ("_groups", "_num_waiting", "_open_since", "num_running", "settings")
 
     def __init__(self, settings: BatchSettings) -> None:
         self.settings = settings
         #: Groups with items; an empty one is dropped.
         self._groups: dict[Hashable, _Group[ItemT]] = {}
         self._num_waiting = 0
+        #: Since when one more batch may run: a wait before that was for the others to end, not for more items.
+        self._open_since = 0.0
         #: Batches handed out and not done.
         self.num_running = 0
 
@@ -212,8 +220,10 @@ class BatchQueue(Generic[ItemT]):
             if taken.expired:
                 return taken
 
-    def finish(self, size: int, duration_s: float) -> None:
+    def finish(self, size: int, duration_s: float, now: float) -> None:
         """Take note that a batch of `size` items is done, after `duration_s` seconds."""
+        if self.num_running >= self.settings.max_concurrent_batches:
+            self._open_since = now
         self.num_running -= 1
         self.settings.wait.executed(size, duration_s)
 
@@ -231,7 +241,7 @@ class BatchQueue(Generic[ItemT]):
         # The size may have been changed since the last item came.
         if group.is_full or (self.settings.size_fn is None and size >= self.settings.max_batch_size):
             return 0.0
-        return self.settings.wait.due_at(size, group.oldest, group.newest)
+        return self.settings.wait.due_at(size, group.oldest, max(group.newest, self._open_since))
 
     def _due_group(self, now: float) -> Hashable | None:
         chosen, oldest = None, _NEVER
@@ -255,7 +265,7 @@ class BatchQueue(Generic[ItemT]):
             del group.items[item]
         self._num_waiting -= len(taken.batch) + len(taken.expired)
         if not was_full and taken.batch:
-            self.settings.wait.missed(max(now - group.newest, 0.0))
+            self.settings.wait.missed(max(now - max(group.newest, self._open_since), 0.0))
         self._refresh(key, group)
         return taken
 
