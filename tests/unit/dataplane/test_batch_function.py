@@ -17,6 +17,7 @@ from trygon import serve
 from trygon.dataplane.batch_items import MAX_UNREAD
 from trygon.dataplane.batch_statistics import BatchReport, set_batch_observer
 from trygon.dataplane.context import RequestContext, request_context
+from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank, enter_replica
 from trygon.serve.context import _get_serve_batch_request_context
 from trygon.serve.exceptions import RayServeException, RequestCancelledError
 
@@ -555,6 +556,29 @@ def test_what_runs_can_be_looked_at() -> None:
         await call
 
     run(main())
+
+
+def test_a_batch_that_can_never_be_full_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    replica = ReplicaContext(
+        ReplicaID("tag", "Model", "app"), None, ReplicaRank(0, 0, 0), 1, max_ongoing_requests=8
+    )
+
+    @serve.batch(max_batch_size=4, max_concurrent_batches=2)
+    async def same(items: list[int]) -> list[int]:
+        return items
+
+    async def main() -> None:
+        enter_replica(replica)
+        await same(1)
+        assert not caplog.records
+        same.set_max_batch_size(5)
+
+    with caplog.at_level("WARNING", logger="ray.serve"):
+        run(main())
+
+    (record,) = caplog.records
+    assert "is 10, above the 8 max_ongoing_requests of deployment Model" in record.getMessage()
+    assert 4 == same._get_max_batch_size()
 
 
 def test_an_error_of_batch_size_fn_is_one_callers_and_batching_goes_on() -> None:
