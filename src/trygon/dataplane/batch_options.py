@@ -47,8 +47,8 @@ class BatchOptions:
         concurrent = options["max_concurrent_batches"]
         if not isinstance(concurrent, int) or concurrent < 1:
             raise TypeError(f"max_concurrent_batches must be an integer of at least 1, found {concurrent!r}")
-        options["max_batch_size"] = checked_size(options["max_batch_size"])
-        options["batch_wait_timeout_s"] = checked_wait(options["batch_wait_timeout_s"])
+        options["max_batch_size"] = _checked_size(options["max_batch_size"])
+        options["batch_wait_timeout_s"] = _checked_wait(options["batch_wait_timeout_s"])
         target = options["target_latency_s"]
         if target is not None:
             if options["batch_wait_timeout_s"] != "auto":
@@ -77,12 +77,12 @@ class LiveOptions:
 
     def set_max_batch_size(self, new: int) -> None:
         """Make batches of at most `new` items from now on."""
-        self.settings.max_batch_size = checked_size(new)
+        self.settings.max_batch_size = _checked_size(new)
         self._warn_if_never_full()
 
     def set_batch_wait_timeout_s(self, new: Wait) -> None:
         """Wait so long for a batch to fill from now on."""
-        self.batch_wait_timeout_s = checked_wait(new)
+        self.batch_wait_timeout_s = _checked_wait(new)
         self.settings.wait = self._policy()
 
     def _policy(self) -> WaitPolicy:
@@ -105,7 +105,7 @@ class LiveOptions:
             )
 
 
-def checked_size(value: Any) -> int:
+def _checked_size(value: Any) -> int:
     """Return a batch size; 8.0 passes, as in Ray Serve.
 
     Raises:
@@ -121,7 +121,7 @@ def checked_size(value: Any) -> int:
     return value
 
 
-def checked_wait(value: Any) -> Wait:
+def _checked_wait(value: Any) -> Wait:
     """Return a wait.
 
     Raises:
