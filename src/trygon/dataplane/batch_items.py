@@ -86,9 +86,6 @@ class UnaryItem(CallItem):
         if isinstance(error, asyncio.CancelledError):
             self.future.cancel()
             return
-        if isinstance(error, StopIteration):
-            # A future cannot hold it; Python turns one that leaves a coroutine into this, too.
-            error = RuntimeError(f"the batched function raised {error!r}")
         self.future.set_exception(error)
         # A caller that leaves in this very moment never asks; that is no fault to be logged.
         self.future.exception()

@@ -72,7 +72,8 @@ class Batcher:
         if self.queue.add(item):
             self._start_due(item.arrived_at)
         elif not self._is_looking:
-            self._set_timer()
+            # Only its own group can be due earlier now.
+            self._set_timer(self.queue.due_at(item))
 
     def leave(self, item: CallItem) -> None:
         """Drop an item whose caller gave up; a batch that nobody waits for any more is cancelled."""
@@ -83,8 +84,7 @@ class Batcher:
 
     # ---- time
 
-    def _set_timer(self) -> None:
-        at = self.queue.wake_at
+    def _set_timer(self, at: float) -> None:
         if at == _NEVER or at >= self._timer_at:
             # An earlier timer looks again; moving it for each item would cost more.
             return
@@ -124,7 +124,7 @@ class Batcher:
             self._counter.expired(len(taken.expired))
             if taken.batch:
                 self._start(taken.batch, now)
-        self._set_timer()
+        self._set_timer(self.queue.wake_at)
 
     # ---- running
 

@@ -209,16 +209,13 @@ class BatchQueue(Generic[ItemT]):
         """
         if self.num_running >= self.settings.max_concurrent_batches:
             return None
-        while True:
-            key = self._due_group(now)
-            if key is None:
-                return None
-            taken = self._take_from(key, now)
-            if taken.batch:
-                self.num_running += 1
-                return taken
-            if taken.expired:
-                return taken
+        key = self._due_group(now)
+        if key is None:
+            return None
+        taken = self._take_from(key, now)
+        if taken.batch:
+            self.num_running += 1
+        return taken
 
     def finish(self, size: int, duration_s: float, now: float) -> None:
         """Take note that a batch of `size` items is done, after `duration_s` seconds."""
@@ -226,6 +223,12 @@ class BatchQueue(Generic[ItemT]):
             self._open_since = now
         self.num_running -= 1
         self.settings.wait.executed(size, duration_s)
+
+    def due_at(self, item: ItemT) -> float:
+        """Return when the group of a waiting item goes if nothing else happens; infinity is not before one ends."""
+        if self.num_running >= self.settings.max_concurrent_batches:
+            return _NEVER
+        return self._due_at(self._groups[item.group])
 
     @property
     def wake_at(self) -> float:

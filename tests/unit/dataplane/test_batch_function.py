@@ -558,6 +558,62 @@ def test_what_runs_can_be_looked_at() -> None:
     run(main())
 
 
+def test_the_wait_that_tunes_itself_answers_everybody_and_somebody_alone_at_once() -> None:
+    @serve.batch(max_batch_size=64, batch_wait_timeout_s="auto", target_latency_s=0.05)
+    async def same(numbers: list[int]) -> list[int]:
+        time.sleep(0.002)
+        return numbers
+
+    async def client(number: int) -> None:
+        for each in range(5):
+            assert number + each == await same(number + each)
+
+    async def main() -> None:
+        for number in range(10):
+            assert number == await same(number)
+        assert 1.0 == same.statistics().mean_size
+        await asyncio.gather(*(client(number) for number in range(40)))
+
+    run(main())
+
+    assert same.statistics().mean_size > 2
+    assert "auto" == same._get_batch_wait_timeout_s()
+
+
+def test_what_user_code_cancels_is_told_to_its_callers_and_the_next_batch_runs() -> None:
+    @serve.batch(max_batch_size=1)
+    async def moody(numbers: list[int]) -> list[int]:
+        if numbers == [0]:
+            raise asyncio.CancelledError
+        return numbers
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(moody(0), moody(1), return_exceptions=True)
+
+    cancelled, answer = run(main())
+
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert 1 == answer
+
+
+def test_many_model_ids_wait_side_by_side() -> None:
+    @serve.batch(max_batch_size=2, batch_wait_timeout_s=0.01, max_concurrent_batches=4)
+    async def ask(numbers: list[int]) -> list[str]:
+        own = request_context.get()
+        assert own is not None
+        return [f"{own.multiplexed_model_id} {number}" for number in numbers]
+
+    async def call(number: int) -> str:
+        request_context.set(RequestContext("", "", "", f"model {number % 50}"))
+        return await ask(number)
+
+    async def main() -> list[str]:
+        return await asyncio.gather(*(call(number) for number in range(130)))
+
+    assert [f"model {number % 50} {number}" for number in range(130)] == run(main())
+    assert 50 * 2 - 20 == ask.statistics().num_batches
+
+
 def test_a_batch_that_can_never_be_full_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     replica = ReplicaContext(
         ReplicaID("tag", "Model", "app"), None, ReplicaRank(0, 0, 0), 1, max_ongoing_requests=8
