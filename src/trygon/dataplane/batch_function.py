@@ -135,8 +135,10 @@ class _Batched:
         return batcher
 
     def _make_batcher(self, owner: Any) -> Batcher:
-        for key in [key for key, each in self._batchers.items() if each.loop.is_closed()]:
-            del self._batchers[key]
+        # Copies: in local testing mode other replicas' loops, on threads of their own, use the same function.
+        for key, each in list(self._batchers.items()):
+            if each.loop.is_closed():
+                self._batchers.pop(key, None)
         function = self.function
         if owner is not None:
             try:
@@ -156,8 +158,9 @@ class _Batched:
     def _forget(self, owner_id: int) -> Callable[[object], None]:
         def forget(_: object) -> None:
             self._owners.pop(owner_id, None)
-            for key in [key for key in self._batchers if key[0] == owner_id]:
-                self._batchers.pop(key, None)
+            for key in list(self._batchers):
+                if key[0] == owner_id:
+                    self._batchers.pop(key, None)
 
         return forget
 
@@ -199,9 +202,8 @@ class _Batched:
 
     def start_times(self) -> IterationStartTimes:
         """Return when the batches that run now began."""
-        return IterationStartTimes(
-            [time for each in self._batchers.values() for time in each.running.values()]
-        )
+        batchers = list(self._batchers.values())
+        return IterationStartTimes([time for each in batchers for time in list(each.running.values())])
 
     async def is_alive(self) -> bool:
         """Return whether batches can run: there is no task that could have died, so always."""

@@ -212,7 +212,7 @@ class Batcher:
 
     def stacks(self) -> str:
         """Return the stacks of the running batches as text, innermost frame last."""
-        return "".join(f"{task.get_name()}\n{_stack(task.get_coro())}" for task in self.running)
+        return "".join(f"{task.get_name()}\n{_stack(task.get_coro())}" for task in list(self.running))
 
 
 def _stack(coroutine: Any) -> str:
