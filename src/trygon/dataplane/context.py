@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from trygon.clock import RealClock
 from trygon.errors import RequestTimeoutError
 
-__all__ = ["RequestContext", "monotonic", "request_context"]
+__all__ = ["RequestContext", "batch_context", "monotonic", "request_context"]
 
 
 monotonic = RealClock.monotonic
@@ -81,3 +82,6 @@ class RequestContext:
 
 #: The request that the running task or worker thread works on.
 request_context: ContextVar[RequestContext | None] = ContextVar("trygon_request", default=None)
+
+#: The requests whose items are in the batch that the running code works on; empty outside of a batch.
+batch_context: ContextVar[Sequence[RequestContext]] = ContextVar("trygon_batch", default=())

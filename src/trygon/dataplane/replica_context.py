@@ -46,6 +46,7 @@ class ReplicaContext:
         rank: The replica's place among those of its deployment.
         world_size: Replicas the deployment is meant to have.
         code_version: Revision of the application.
+        max_ongoing_requests: Requests the replica takes at a time.
     """
 
     replica_id: ReplicaID
@@ -54,6 +55,7 @@ class ReplicaContext:
     world_size: int
     code_version: str = ""
     gang_context: Any = None
+    max_ongoing_requests: int = 0
 
     @property
     def app_name(self) -> str:

@@ -30,6 +30,9 @@ class Method:
         self.is_async_generator = inspect.isasyncgenfunction(target)
         self.is_generator = inspect.isgeneratorfunction(target)
         self.is_async = inspect.iscoroutinefunction(target)
+        if not self.is_async and getattr(target, "_trygon_stream", False):
+            # A batched generator: a plain function that returns a stream, and must be called on the loop.
+            self.is_async_generator = True
         self.takes_argument = _takes_argument(function)
 
 

@@ -163,6 +163,7 @@ class _Life:
             rank=ReplicaRank(launch.rank, 0, launch.rank),
             world_size=launch.world_size,
             code_version=str(launch.revision),
+            max_ongoing_requests=launch.options.max_ongoing_requests,
         )
         enter_replica(context)
         self._context = context
@@ -267,6 +268,7 @@ class _Life:
         )
         if self._context is not None:
             self._context.world_size = order.world_size
+            self._context.max_ongoing_requests = new.max_ongoing_requests
         if new.max_ongoing_requests != before.options.max_ongoing_requests:
             self._user.resize(new.max_ongoing_requests)
             self._replica.resize(new.max_ongoing_requests)

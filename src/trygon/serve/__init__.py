@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trygon.dataplane.batch_function import batch
     from trygon.dataplane.handle import DeploymentHandle
     from trygon.dataplane.responses import DeploymentResponse, DeploymentResponseGenerator
     from trygon.graph.asgi import ingress
@@ -40,6 +41,7 @@ __all__ = [
     "HTTPOptions",
     "RunTarget",
     "TracingConfig",
+    "batch",
     "delete",
     "deployment",
     "get_app_handle",
@@ -67,13 +69,14 @@ _HOMES = {
     "HTTPOptions": "trygon.spec.http_options",
     "RunTarget": "trygon.graph.deployment",
     "TracingConfig": "trygon.spec.logging_options",
+    "batch": "trygon.dataplane.batch_function",
     "deployment": "trygon.graph.deployment",
     "get_deployment": "trygon.graph.retired",
     "ingress": "trygon.graph.asgi",
     "list_deployments": "trygon.graph.retired",
 }
 
-_SUBMODULES = frozenset(("config", "context", "exceptions", "handle", "metrics", "schema"))
+_SUBMODULES = frozenset(("batching", "config", "context", "exceptions", "handle", "metrics", "schema"))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trygon.dataplane.context import RequestContext, monotonic, request_context
+from trygon.dataplane.context import RequestContext, batch_context, monotonic, request_context
 from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank
 
 __all__ = [
@@ -40,3 +40,8 @@ def get_time_remaining() -> float | None:
 
 #: The name that Ray Serve's documentation gives it.
 _get_serve_request_context = get_request_context
+
+
+def _get_serve_batch_request_context() -> list[RequestContext]:
+    """Return the requests whose items are in the running batch, in their order; empty outside of a batch."""
+    return list(batch_context.get())
