@@ -64,6 +64,8 @@ PURE = (
     "dataplane.batching",
     "dataplane.balancing",
     "dataplane.poison",
+    "dataplane.models.policy",
+    "dataplane.models.placement",
     "dataplane.admission",
 )
 

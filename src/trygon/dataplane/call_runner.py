@@ -70,6 +70,7 @@ class CallRunner:
             self._fail(exchange, meta, error)
         finally:
             slot.leave()
+            context.end()
             if self.access_log is not None:
                 latency_ms = (self._loop.time() - began) * 1e3
                 self.access_log.call(
