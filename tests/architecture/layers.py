@@ -70,6 +70,8 @@ PURE = (
     "dataplane.batch_wait",
     "dataplane.balancing",
     "dataplane.poison",
+    "dataplane.models.policy",
+    "dataplane.models.placement",
     "dataplane.admission",
     "loadtest.histogram",
     "loadtest.limits",

@@ -76,6 +76,7 @@ class CallRunner:
                 self._fail(exchange, meta, error)
         finally:
             slot.leave(wasted_since=began if exchange.is_gone else 0.0)
+            context.end()
             if self.access_log is not None:
                 latency_ms = (monotonic() - began) * 1e3
                 self.access_log.call(

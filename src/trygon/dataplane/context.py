@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,7 +22,9 @@ class RequestContext:
     """
 
     __slots__ = (
+        "_has_ended",
         "_internal_request_id",
+        "_on_end",
         "app_name",
         "children",
         "deadline",
@@ -56,6 +58,9 @@ class RequestContext:
         self.deadline = 0.0
         #: Child calls that have not ended, so that cancelling this request cancels them; made when first needed.
         self.children: set[Any] | None = None
+        self._has_ended = False
+        #: What is to be called when the request has ended; made when first needed.
+        self._on_end: list[Callable[[], object]] | None = None
 
     @property
     def is_late(self) -> bool:
@@ -75,6 +80,23 @@ class RequestContext:
         """Cancel every child call that has not ended."""
         for call in list(self.children or ()):
             call.cancel()
+
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when the request has ended; now, if it has already."""
+        if self._has_ended:
+            callback()
+        elif self._on_end is None:
+            self._on_end = [callback]
+        else:
+            self._on_end.append(callback)
+
+    def end(self) -> None:
+        """Hear from the replica that nothing works on the request any more."""
+        self._has_ended = True
+        if self._on_end is not None:
+            callbacks, self._on_end = self._on_end, None
+            for callback in callbacks:
+                callback()
 
     def __repr__(self) -> str:
         return f"RequestContext(request_id={self.request_id!r}, route={self.route!r}, app_name={self.app_name!r})"

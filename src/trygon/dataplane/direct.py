@@ -6,9 +6,9 @@ import contextlib
 import random
 import threading
 
-from trygon.dataplane.balancing import choose
 from trygon.dataplane.handle_calls import UnaryCall
 from trygon.dataplane.lines import MAX_REQUEST_BYTES, WINDOW_S, Line, LineCall
+from trygon.dataplane.models.placement import place
 from trygon.dataplane.pool import Pool
 from trygon.dataplane.runtime import Runtime
 
@@ -34,7 +34,7 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     if payload is None or payload.segment is not None or len(payload.body) > MAX_REQUEST_BYTES:
         return False
     # The list may be changed by the loop's thread at any time, a copy may not.
-    link = choose(pool.links[:], _randbits(32))
+    link = place(pool.links[:], call.model_id, _randbits(32))
     if link is None or link.is_suspect:
         return False
     call.pool = pool

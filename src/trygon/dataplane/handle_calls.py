@@ -189,6 +189,10 @@ class HandleCall:
         self._link: CallLink | None = None
         self._stream = 0
 
+    @property
+    def model_id(self) -> str:
+        return self.meta.model_id
+
     def start(self, link: CallLink, stream: int) -> None:
         payload = self.payload
         if payload is None:

@@ -71,11 +71,13 @@ class HttpCall:
         "_stream",
         "_unsent",
         "_window",
+        "model_id",
     )
 
     def __init__(self, pool: Pool, meta: HttpMeta, body: bytes, more: bool, sink: ResponseSink) -> None:
         self._pool: Withdrawable = pool
         self._head = _encode_meta(meta)
+        self.model_id = meta.model_id
         self._body = body
         self._more = more
         #: None once the call is over.

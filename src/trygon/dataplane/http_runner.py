@@ -96,6 +96,7 @@ class HttpRunner:
                 # Returned in the middle of its answer: the client must not wait for the rest.
                 exchange.fail(ErrorKind.TASK, b"")
             slot.leave(wasted_since=began if exchange.is_gone else 0.0)
+            context.end()
 
     async def _run(self, exchange: HttpExchange, meta: HttpMeta, slot: Slot) -> None:
         app = self._asgi_app

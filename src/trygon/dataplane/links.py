@@ -32,6 +32,10 @@ class Withdrawable(Protocol):
 class Call(Protocol):
     """One request of a caller, from `Pool.submit` to its last frame."""
 
+    @property
+    def model_id(self) -> str:
+        """The model that it is for, or an empty string."""
+
     def start(self, link: ReplicaLink, stream: int) -> None:
         """Send the request over `link`; called again on another link after a reject."""
 

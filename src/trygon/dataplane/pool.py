@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from trygon.dataplane.balancing import choose
 from trygon.dataplane.links import Call, ReplicaLink
+from trygon.dataplane.models.placement import place
 from trygon.dataplane.replay import ReplayDesk
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from trygon.spec.routing import DeploymentTargets, ReplicaDeath
@@ -156,7 +157,8 @@ class Pool:
                 return
             call, links = admitted
         if not self.waiting and not self.returned:
-            link = choose(links, _randbits(32))
+            model_id = call.model_id
+            link = place(links, model_id, _randbits(32)) if model_id else choose(links, _randbits(32))
             if link is not None:
                 link.begin(call)
                 return

@@ -12,10 +12,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol, cast
 
-from trygon.dataplane.balancing import choose
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
+from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
 from trygon.errors import BackPressureError, PoisonRequestError
 from trygon.spec.routing import DeathCause, ReplicaDeath
@@ -98,6 +98,10 @@ class _Tracked:
         self.until = 0.0
 
     # ---- links.Call
+
+    @property
+    def model_id(self) -> str:
+        return self.call.model_id
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link
@@ -425,7 +429,8 @@ class ReplayDesk:
         if candidate is None or candidate not in queue:
             return
         taken = set(self._guests.values())
-        link = choose([link for link in self._pool.links if link not in taken], _randbits(32))
+        open_links = [link for link in self._pool.links if link not in taken]
+        link = place(open_links, candidate.model_id, _randbits(32))
         if link is not None:
             self._unhold(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -439,12 +444,13 @@ class ReplayDesk:
         """Send what nothing is known against, a replay only where no suspect is; False when it has to wait here."""
         if tracked.is_replay:
             taken = {link for guest, link in self._guests.items() if guest.is_trial}
-            link = choose([link for link in self._pool.links if link not in taken], _randbits(32))
+            open_links = [link for link in self._pool.links if link not in taken]
+            link = place(open_links, tracked.model_id, _randbits(32))
             if link is None:
                 return False
             self._guests[tracked] = link
         else:
-            link = choose(self._quiet_links(), _randbits(32))
+            link = place(self._quiet_links(), tracked.model_id, _randbits(32))
         self._unhold(tracked)
         if link is not None:
             link.begin(tracked)

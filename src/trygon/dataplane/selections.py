@@ -150,6 +150,9 @@ class _Reservation:
 
     __slots__ = ("_selection",)
 
+    #: A slot is for no model.
+    model_id = ""
+
     def __init__(self, selection: ReplicaSelection) -> None:
         self._selection = selection
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trygon.dataplane.batch_function import batch
     from trygon.dataplane.handle import DeploymentHandle
+    from trygon.dataplane.models.multiplexed import get_multiplexed_model_id, multiplexed
     from trygon.dataplane.responses import DeploymentResponse, DeploymentResponseGenerator
     from trygon.graph.asgi import ingress
     from trygon.graph.deployment import Application, Deployment, RunTarget, deployment
@@ -47,10 +48,12 @@ __all__ = [
     "get_app_handle",
     "get_deployment",
     "get_deployment_handle",
+    "get_multiplexed_model_id",
     "get_replica_context",
     "http_address",
     "ingress",
     "list_deployments",
+    "multiplexed",
     "run",
     "run_many",
     "shutdown",
@@ -72,11 +75,15 @@ _HOMES = {
     "batch": "trygon.dataplane.batch_function",
     "deployment": "trygon.graph.deployment",
     "get_deployment": "trygon.graph.retired",
+    "get_multiplexed_model_id": "trygon.dataplane.models.multiplexed",
     "ingress": "trygon.graph.asgi",
     "list_deployments": "trygon.graph.retired",
+    "multiplexed": "trygon.dataplane.models.multiplexed",
 }
 
-_SUBMODULES = frozenset(("batching", "config", "context", "exceptions", "handle", "metrics", "schema"))
+_SUBMODULES = frozenset(
+    ("batching", "config", "context", "exceptions", "handle", "metrics", "multiplexing", "schema")
+)
 
 
 def __getattr__(name: str) -> Any:

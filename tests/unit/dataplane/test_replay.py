@@ -132,6 +132,8 @@ class Link:
 class Request:
     """A call that writes down what it hears."""
 
+    model_id = ""
+
     def __init__(self, kind: bytes | None, *, is_retryable: bool = True) -> None:
         self.kind = kind
         self.is_retryable = is_retryable

@@ -1,0 +1,7 @@
+"""Many models in one replica: `ModelCache`, which `serve.multiplexed` is built on, for use on its own."""
+
+from __future__ import annotations
+
+from trygon.dataplane.models.cache import CacheStatistics, ModelCache
+
+__all__ = ["CacheStatistics", "ModelCache"]

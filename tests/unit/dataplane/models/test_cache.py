@@ -1,0 +1,208 @@
+"""Loads are shared, bounded and survive their callers; models in use stay."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from trygon import serve
+from trygon.dataplane.context import RequestContext, request_context
+from trygon.serve.multiplexing import ModelCache
+
+
+class Model:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_unloaded = False
+
+    def __del__(self) -> None:
+        self.is_unloaded = True
+
+
+class AsyncModel(Model):
+    async def __del__(self) -> None:  # type: ignore[override]
+        self.is_unloaded = True
+
+
+class Loads:
+    """A loader with a door."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.door = asyncio.Event()
+        self.most = self.now = 0
+        self.error: Exception | None = None
+
+    async def load(self, name: str) -> Model:
+        self.names.append(name)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.door.wait()
+            if self.error is not None:
+                raise self.error
+            return Model(name)
+        finally:
+            self.now -= 1
+
+
+def run(test: Any) -> None:
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+def test_a_thousand_uses_of_a_cold_model_load_it_once() -> None:
+    async def test() -> None:
+        loads = Loads()
+        loads.door.set()
+        cache = ModelCache(loads.load, max_models=1)
+
+        models = await asyncio.gather(*(cache.acquire("m") for _ in range(1000)))
+
+        assert ["m"] == loads.names
+        assert 1 == len(set(map(id, models)))
+        await cache.close()
+
+    run(test())
+
+
+def test_loads_run_in_parallel_up_to_the_cap() -> None:
+    async def test() -> None:
+        loads = Loads()
+        cache = ModelCache(loads.load, max_parallel_loads=3)
+        uses = [asyncio.ensure_future(cache.acquire(str(n))) for n in range(8)]
+        while loads.now < 3:
+            await asyncio.sleep(0)
+        loads.door.set()
+        await asyncio.gather(*uses)
+
+        assert 3 == loads.most
+        await cache.close()
+
+    run(test())
+
+
+def test_a_cancelled_caller_does_not_end_the_load_for_others() -> None:
+    async def test() -> None:
+        loads = Loads()
+        cache = ModelCache(loads.load)
+        first, second = (asyncio.ensure_future(cache.acquire("m")) for _ in range(2))
+        while not loads.names:
+            await asyncio.sleep(0)
+        first.cancel()
+        loads.door.set()
+
+        assert "m" == (await second).name
+        assert ["m"] == loads.names
+        assert 1 == cache.statistics().num_leased
+        await cache.close()
+
+    run(test())
+
+
+def test_a_failed_load_is_told_to_all_and_not_tried_at_once_again() -> None:
+    async def test() -> None:
+        loads = Loads()
+        loads.error = ValueError("no such model")
+        loads.door.set()
+        cache = ModelCache(loads.load, failure_ttl_s=60)
+
+        for _ in range(3):
+            with pytest.raises(ValueError, match="no such model"):
+                await cache.acquire("m")
+        assert ["m"] == loads.names
+        await cache.close()
+
+    run(test())
+
+
+def test_closing_ends_loads_and_uses() -> None:
+    async def test() -> None:
+        loads = Loads()
+        cache = ModelCache(loads.load, max_parallel_loads=1)
+        uses = [asyncio.ensure_future(cache.acquire(name)) for name in "ab"]
+        await asyncio.sleep(0)
+        await cache.close()
+
+        errors = await asyncio.gather(*uses, return_exceptions=True)
+        assert all(isinstance(error, serve.exceptions.RayServeException) for error in errors), errors
+
+    run(test())
+
+
+def test_no_model_is_unloaded_while_it_is_leased() -> None:
+    """The race of 10,000 leases over few places."""
+
+    async def test() -> None:
+        async def load(name: str) -> AsyncModel:
+            return AsyncModel(name)
+
+        cache = ModelCache(load, max_bytes=5, sizeof=lambda _: 1)
+        chance = random.Random(0)
+
+        async def use(count: int) -> None:
+            for _ in range(count):
+                async with cache.lease(str(chance.randrange(20))) as model:
+                    for _ in range(chance.randrange(3)):
+                        await asyncio.sleep(0)
+                    assert not model.is_unloaded
+                    numbers = cache.statistics()
+                    assert numbers.held_bytes <= 5 + numbers.leased_bytes
+
+        await asyncio.gather(*(use(500) for _ in range(20)))
+        assert cache.statistics().num_models <= 5
+        await cache.close()
+
+    run(test())
+
+
+def test_a_requests_model_stays_until_the_request_ends() -> None:
+    class Host:
+        @serve.multiplexed(max_num_models_per_replica=1)
+        async def get_model(self, name: str) -> Model:
+            return Model(name)
+
+    async def test() -> None:
+        host = Host()
+        context = RequestContext()
+        request_context.set(context)
+        first = await host.get_model("a")
+        await host.get_model("b")
+        assert not first.is_unloaded
+
+        context.end()
+        while not first.is_unloaded:
+            await asyncio.sleep(0)
+
+        assert 1 == host.get_model.statistics().num_models
+        await host.get_model.cache.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("number, error", [(0, ValueError), (-2, ValueError), ("3", TypeError)])
+def test_a_bound_that_cannot_be_kept_is_refused(number: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_num_models_per_replica"):
+        serve.multiplexed(max_num_models_per_replica=number)
+
+
+def test_a_synchronous_loader_is_refused() -> None:
+    with pytest.raises(TypeError, match="async"):
+        serve.multiplexed(lambda self, name: name)
+
+
+def test_a_model_id_must_be_a_string_with_something_in_it() -> None:
+    class Host:
+        @serve.multiplexed
+        async def get_model(self, name: str) -> str:
+            return name
+
+    async def test() -> None:
+        with pytest.raises(TypeError, match="string"):
+            await Host().get_model(1)
+        with pytest.raises(ValueError, match="empty"):
+            await Host().get_model("")
+
+    run(test())

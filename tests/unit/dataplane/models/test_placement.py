@@ -1,0 +1,73 @@
+"""A model's requests go to one replica from every caller, until that one is full or hot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from trygon.dataplane.models.placement import place
+
+
+@dataclass
+class One:
+    replica_id: str
+    ongoing: int = 0
+    others: int = 0
+    is_suspect: bool = False
+    has_room: bool = True
+
+
+def replicas(count: int = 4) -> list[One]:
+    return [One(f"app#deployment#{number}") for number in range(count)]
+
+
+def test_every_caller_sends_a_model_to_the_same_replica() -> None:
+    first = place(replicas(), "store-17", 1)
+    second = place(replicas()[::-1], "store-17", 2)
+
+    assert first == second
+
+
+def test_models_spread_evenly() -> None:
+    counts = Counter(place(all_four, f"m{n}", 0).replica_id for n in range(4000) if (all_four := replicas()))  # type: ignore[union-attr]
+
+    assert 4 == len(counts)
+    assert 800 < min(counts.values()) <= max(counts.values()) < 1200
+
+
+def test_a_lost_replica_moves_its_own_models_only() -> None:
+    before = {f"m{n}": place(replicas(), f"m{n}", 0) for n in range(200)}
+    after = {f"m{n}": place(replicas()[1:], f"m{n}", 0) for n in range(200)}
+
+    assert all(before[key] == after[key] for key in before if before[key] in replicas()[1:])
+
+
+def test_a_hot_model_spreads() -> None:
+    four = replicas()
+    taken = set()
+    for _ in range(80):
+        chosen = place(four, "hot", 0)
+        assert chosen is not None
+        chosen.ongoing += 1
+        taken.add(chosen.replica_id)
+
+    assert 1 < len(taken)
+
+
+def test_a_full_or_suspect_replica_is_passed_over() -> None:
+    two = replicas(2)
+    home = place(two, "m", 0)
+    assert home is not None
+    home.has_room = False
+
+    assert place(two, "m", 0) not in (home, None)
+    home.has_room, home.is_suspect = True, True
+    assert place(two, "m", 0) not in (home, None)
+
+
+def test_no_room_anywhere_means_waiting() -> None:
+    two = replicas(2)
+    for one in two:
+        one.has_room = False
+
+    assert place(two, "m", 0) is None
