@@ -1,4 +1,4 @@
-"""The runtime environment given on a command line: variables and a working directory."""
+"""The runtime environment given on a command line: variables, folders and packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from trygon.errors import TrygonError
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["RuntimeEnv", "read_runtime_env"]
 
@@ -18,6 +19,9 @@ class RuntimeEnv(NamedTuple):
 
     env_vars: dict[str, str]
     working_dir: str | None
+    #: Looked in first for modules.
+    py_modules: tuple[str, ...] = ()
+    packages: PackageEnvironment | None = None
 
 
 def read_runtime_env(path: str | None, text: str | None, working_dir: str | None) -> RuntimeEnv:
@@ -62,6 +66,8 @@ def _read_file(path: str) -> Any:
 
 def _checked(found: dict[str, Any], option: str) -> RuntimeEnv:
     # The same rules as for the runtime_env of a deployment; loaded only when there is something to check.
+    from trygon.client.completion import existing
+    from trygon.client.requirements import complete_packages
     from trygon.graph.resources import check_actor_options, read_actor_options
 
     try:
@@ -75,4 +81,10 @@ def _checked(found: dict[str, Any], option: str) -> RuntimeEnv:
             raise click.UsageError(
                 f"the working directory {working_dir!r} is not there; make it or name another"
             )
-    return RuntimeEnv(options.env_vars, working_dir)
+    # Paths in it start from where the command is typed, as its others do.
+    try:
+        modules = tuple(existing(path, os.getcwd(), is_module=True) for path in options.py_modules)
+        packages = complete_packages(options.packages, os.getcwd()) if options.packages else None
+    except TrygonError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+    return RuntimeEnv(options.env_vars, working_dir, modules, packages)

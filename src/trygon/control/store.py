@@ -192,5 +192,6 @@ def _digests(state: WantedState) -> set[str]:
         for revision in (application.target, application.serving, *past):
             if revision is not None:
                 found.add(revision.spec.code.snapshot)
-                found.update(deployment.definition_blob for deployment in revision.spec.deployments)
+                for deployment in revision.spec.deployments:
+                    found.update((deployment.definition_blob, deployment.snapshot))
     return found - {""}
