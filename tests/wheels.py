@@ -8,7 +8,9 @@ from pathlib import Path
 __all__ = ["make_wheel"]
 
 
-def make_wheel(folder: Path, name: str, version: str, source: str = "", requires: tuple[str, ...] = ()) -> Path:
+def make_wheel(
+    folder: Path, name: str, version: str, source: str = "", requires: tuple[str, ...] = ()
+) -> Path:
     """Write a wheel with one module that is called as the package; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"

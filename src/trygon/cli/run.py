@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from trygon.cli.file_options import is_config_file, refuse_single_options
 from trygon.cli.opening import RunOptions, open_instance
-from trygon.cli.runtime_env import RuntimeEnv, read_runtime_env
+from trygon.cli.runtime_env import RuntimeEnv, read_runtime_env, runtime_env_options
 from trygon.clock import RealClock
 from trygon.config import read_settings
 
@@ -75,12 +75,7 @@ def parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[st
     help="Folder that modules are looked for in.",
 )
 @click.option("--working-dir", help="Folder that replicas run in. [default: this one]")
-@click.option(
-    "--runtime-env",
-    metavar="FILE",
-    help="YAML file with env_vars, pip, py_modules and working_dir for the replicas.",
-)
-@click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
+@runtime_env_options
 @click.option("-r", "--reload", is_flag=True, help="Start the new code whenever a Python file is saved.")
 @click.option(
     "--blocking/--non-blocking",

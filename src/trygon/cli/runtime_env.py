@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,18 @@ import click
 from trygon.errors import TrygonError
 from trygon.spec.packages import PackageEnvironment
 
-__all__ = ["RuntimeEnv", "read_runtime_env"]
+__all__ = ["RuntimeEnv", "anchored_runtime_env", "read_runtime_env", "runtime_env_options"]
+
+
+def runtime_env_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options --runtime-env and --runtime-env-json."""
+    as_json = click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
+    as_file = click.option(
+        "--runtime-env",
+        metavar="FILE",
+        help="YAML file with env_vars, pip, py_modules and working_dir for the replicas.",
+    )
+    return as_file(as_json(command))
 
 
 class RuntimeEnv(NamedTuple):
@@ -30,10 +42,40 @@ def read_runtime_env(path: str | None, text: str | None, working_dir: str | None
     Raises:
         click.UsageError: One of them cannot be read, or asks for what cannot be provided.
     """
+    found = _given(path, text)
+    if working_dir is not None:
+        found["working_dir"] = working_dir
+    return _checked(found, _option(text)) if found else RuntimeEnv({}, None)
+
+
+def _option(text: str | None) -> str:
+    return "--runtime-env-json" if text is not None else "--runtime-env"
+
+
+def anchored_runtime_env(path: str | None, text: str | None) -> dict[str, Any]:
+    """Return what was given as a configuration file says it, with paths that mean the same everywhere.
+
+    Raises:
+        click.UsageError: It cannot be read, or asks for what cannot be provided.
+    """
+    found = read_runtime_env(path, text, None)
+    env: dict[str, Any] = {"working_dir": found.working_dir or os.getcwd()}
+    if found.env_vars:
+        env["env_vars"] = found.env_vars
+    if found.py_modules:
+        env["py_modules"] = list(found.py_modules)
+    if found.packages is not None:
+        from trygon.graph.plain_options import plain_pip
+
+        env["pip"] = plain_pip(found.packages)
+    return env
+
+
+def _given(path: str | None, text: str | None) -> dict[str, Any]:
     if path is not None and text is not None:
         raise click.UsageError("give --runtime-env or --runtime-env-json, not both")
     found: Any = {}
-    option = "--runtime-env-json" if text is not None else "--runtime-env"
+    option = _option(text)
     if path is not None:
         found = _read_file(path)
     elif text is not None:
@@ -48,9 +90,7 @@ def read_runtime_env(path: str | None, text: str | None, working_dir: str | None
         raise click.UsageError(
             f"{option} wants a mapping such as {{'env_vars': {{'NAME': 'value'}}}}, found {found!r}"
         )
-    if working_dir is not None:
-        found["working_dir"] = working_dir
-    return _checked(found, option) if found else RuntimeEnv({}, None)
+    return found
 
 
 def _read_file(path: str) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trygon.client.instance import Instance
     from trygon.processes.config_build import ConfigBuild
 
-__all__ = ["ConfigWork", "ModuleWork", "Outcome", "PendingBuild", "Work"]
+__all__ = ["Announce", "ConfigWork", "ModuleWork", "Outcome", "PendingBuild", "Work"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -184,7 +184,15 @@ def collect(cache: EnvironmentCache, *, kept: int = KEPT) -> list[Path]:
             removed.append(path)
         finally:
             os.close(lock)
+    _remove_old_logs(cache.folder, kept)
     return removed
+
+
+def _remove_old_logs(folder: Path, kept: int) -> None:
+    """Keep only the newest logs of builds that failed."""
+    logs = [path for path in folder.glob("*.log") if not path.with_suffix("").exists()]
+    for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)[kept:]:
+        path.unlink(missing_ok=True)
 
 
 def _states(home: Path) -> list[bytes]:
