@@ -13,7 +13,6 @@ import shutil
 import signal
 import site
 import subprocess
-import sys
 import threading
 import venv
 from pathlib import Path
@@ -57,6 +56,8 @@ class _Build:
         self._path = self._cache.path_of(order.environment)
         self._python = self._cache.python_of(order.environment)
         self._deadline = RealClock().monotonic() + order.timeout_s
+        #: In the environment, so that what a killed pip leaves goes with it.
+        self._tmp = self._path / "tmp"
         self._log = self._cache.log_of(order.environment)
 
     def run(self) -> None:
@@ -91,6 +92,7 @@ class _Build:
     def _install(self) -> None:
         environment = self._environment
         self._log.write_bytes(b"")
+        self._tmp.mkdir(parents=True)
         venv.EnvBuilder(with_pip=False, symlinks=True).create(self._path)
         _write_parents(self._path)
         if environment.pip_version:
@@ -101,6 +103,7 @@ class _Build:
         if environment.pip_check:
             self._must("pip check found", "-m", "pip", "check")
         self._must("Trygon cannot run beside these packages", "-P", "-c", _PROBE)
+        shutil.rmtree(self._tmp, ignore_errors=True)
 
     def _pip(self, *arguments: str) -> None:
         if self._run(*_PIP_INSTALL, *arguments) == 0:
@@ -126,7 +129,7 @@ class _Build:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_environ(),
+                env={**_environ(), "TMPDIR": str(self._tmp)},
                 cwd=self._path,
                 timeout=max(left_s, 0.1),
                 check=False,
@@ -235,8 +238,8 @@ def main() -> None:
         answer = BuildAnswer(error=f"the environment cannot be built: {type(error).__name__}: {error}")
     with open(1, "wb", closefd=False) as out:
         out.write(msgspec.msgpack.encode(answer))
-    sys.stdout.flush()
-    os._exit(0)
+    # What a package's build started, and a pip that took too long left behind, ends here too.
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,21 @@ def completed(folder: Path, *lines: str) -> PackageEnvironment:
 
 def test_a_requirements_file_is_read_with_those_that_it_includes(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
-    (tmp_path / "requirements.txt").write_text("b  ; python_version > '3'\n-r more/base.txt\n--find-links wheels\n")
+    (tmp_path / "requirements.txt").write_text(
+        "b  ; python_version > '3'\n-r more/base.txt\n--find-links wheels\n"
+    )
     (tmp_path / "more" / "base.txt").write_text("a==1\n./x.whl\n")
     (tmp_path / "more" / "x.whl").write_text("x")
 
     found = complete_packages(PackageEnvironment(file="requirements.txt"), str(tmp_path))
 
     wheel = str(tmp_path / "more" / "x.whl")
-    assert (f"--find-links {tmp_path}/wheels", wheel, "a==1", "b ; python_version > '3'") == found.requirements
+    assert (
+        f"--find-links {tmp_path}/wheels",
+        wheel,
+        "a==1",
+        "b ; python_version > '3'",
+    ) == found.requirements
     assert {wheel: digest_of(wheel)} == found.digests
     assert found.id
     assert complete_packages(found, "/elsewhere") is found

@@ -11,7 +11,10 @@ from trygon.processes.pip_failure import explain_failure
     "output, told",
     [
         ("ERROR: No matching distribution found for reqests", "check the spelling"),
-        ("WARNING: Retrying ... NewConnectionError\nERROR: No matching distribution found for x", "cannot be reached"),
+        (
+            "WARNING: Retrying ... NewConnectionError\nERROR: No matching distribution found for x",
+            "cannot be reached",
+        ),
         ("ERROR: ResolutionImpossible: for help", "exclude one another"),
         ("ERROR: Invalid requirement: 'a=1'", "write it as pip wants it"),
         ("/usr/bin/python: No module named pip", "python -m ensurepip"),
@@ -24,7 +27,11 @@ def test_common_failures_say_what_to_do(output: str, told: str) -> None:
 
 
 def test_errors_are_shown_without_what_came_before_and_bounded() -> None:
-    output = "Collecting x\n" + "\n".join(f"ERROR: number {i} {'x' * 1000}" for i in range(100)) + "\n[notice] new pip"
+    output = (
+        "Collecting x\n"
+        + "\n".join(f"ERROR: number {i} {'x' * 1000}" for i in range(100))
+        + "\n[notice] new pip"
+    )
 
     lines = explain_failure(output).splitlines()
 
@@ -34,4 +41,6 @@ def test_errors_are_shown_without_what_came_before_and_bounded() -> None:
 
 
 def test_without_an_error_the_last_lines_are_shown() -> None:
-    assert ["  line 8", "  line 9"] == explain_failure("\n".join(f"line {i}" for i in range(10))).splitlines()[-2:]
+    assert ["  line 8", "  line 9"] == explain_failure(
+        "\n".join(f"line {i}" for i in range(10))
+    ).splitlines()[-2:]
