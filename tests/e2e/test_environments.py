@@ -212,3 +212,21 @@ def test_run_says_that_it_builds_and_ctrl_c_meanwhile_leaves_nothing(
     assert "Traceback" not in hanging.output
     assert "the environment (1 package) is ready after" in serving.output
     assert "1.0" == httpx.get(url).json()["colours"]
+
+
+def test_an_environment_that_cannot_be_made_again_fails_the_undo_in_pip_s_words(
+    kept: Instance, isolated_home: Path
+) -> None:
+    impatient = "  deployments:\n  - {name: Shop, max_constructor_retry_count: 1}\n"
+    deployed(kept, CONFIG + impatient)
+    deployed(kept, CONFIG.replace("1.0", "2.0") + impatient)
+    for path in Path(isolated_home).rglob("environments"):
+        shutil.rmtree(path)
+    (kept.folder / "wheels" / "colours-1.0-py3-none-any.whl").unlink()
+
+    undone = kept.type("undo", "a", "--instance", "kept")
+
+    assert 1 == undone.returncode
+    assert "No matching distribution found for colours==1.0" in undone.stderr
+    assert "Traceback" not in undone.stderr
+    assert "2.0" == answer(kept)["colours"]
