@@ -255,10 +255,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def prepare(environments: Iterable[PackageEnvironment]) -> None:
-    """Build the environments that are not there, and say so on standard error.
+def prepare(
+    environments: Iterable[PackageEnvironment], announce: Callable[[str], object] = tell_on_stderr
+) -> None:
+    """Build the environments that are not there, and say so, on standard error if nothing else is given.
 
     Raises:
         DeployError: One cannot be built.
     """
-    Preparation().run(environments)
+    Preparation(announce).run(environments)

@@ -36,6 +36,7 @@ from trygon.control.events import (
     ApplicationForgotten,
     Event,
     ReplicaAdopted,
+    ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
@@ -88,6 +89,7 @@ from trygon.spec.control import (
     ReconfigureDone,
     ReplicaAlive,
     ReplicaFailed,
+    ReplicaPreparing,
     ReplicaReady,
     ReplicaUnhealthy,
     Shutdown,
@@ -388,6 +390,8 @@ class Controller:
                 self._handle(ReplicaReported(message.replica_id))
             case ReplicaAlive():
                 self._watch.heard(message)
+            case ReplicaPreparing():
+                self._handle(ReplicaDelayed(message.replica_id, message.doing))
             case ReplicaFailed():
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
             case ReplicaUnhealthy():

@@ -10,6 +10,7 @@ from trygon.control.events import (
     ApplicationForgotten,
     Event,
     ReplicaAdopted,
+    ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
@@ -154,6 +155,7 @@ def _fold_replica(
     state: ControllerState,
     event: ReplicaRunning
     | ReplicaReported
+    | ReplicaDelayed
     | ReplicaObserved
     | ReplicaUnplaced
     | ReplicaEnded
@@ -175,6 +177,9 @@ def _fold_replica(
         case ReplicaKilled():
             application.replicas[event.replica_id] = msgspec.structs.replace(replica, deadline=None)
             return set()
+        case ReplicaDelayed():
+            application.replicas[event.replica_id] = msgspec.structs.replace(replica, delay=event.why)
+            application.note(now, replica.launch.deployment, f"replica {event.replica_id}: {event.why}")
         case ReplicaObserved():
             return _observe(application, replica, event.trouble, now)
         case ReplicaReconfiguring() | ReplicaReconfigured():
