@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,3 +231,52 @@ def test_an_environment_that_cannot_be_made_again_fails_the_undo_in_pip_s_words(
     assert "No matching distribution found for colours==1.0" in undone.stderr
     assert "Traceback" not in undone.stderr
     assert "2.0" == answer(kept)["colours"]
+
+
+#: A build backend without needs: it waits for the gate, then hands out a wheel that was made before.
+GATED = """
+import pathlib, shutil
+
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    pathlib.Path({gate!r}).read_text()
+    wheel = pathlib.Path({wheel!r})
+    shutil.copy(wheel, wheel_directory)
+    return wheel.name
+"""
+
+
+def test_status_and_explain_say_that_a_replica_waits_for_its_environment(
+    kept: Instance, isolated_home: Path, command: Callable[..., Command]
+) -> None:
+    gate, project = kept.folder / "gate", kept.folder / "gated"
+    gate.touch()
+    project.mkdir()
+    (project / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    wheel = make_wheel(kept.folder / "made", "colours", "3.0")
+    (project / "backend.py").write_text(GATED.format(gate=str(gate), wheel=str(wheel)))
+    deployed(kept, CONFIG.replace('["--no-index", "--find-links wheels", colours==1.0]', "[./gated]"))
+    deployed(kept, CONFIG)
+    for path in Path(isolated_home).rglob("environments"):
+        shutil.rmtree(path)
+    gate.unlink()
+    os.mkfifo(gate)
+
+    undo = command("undo", "a", "--instance", "kept")
+    wait_until(
+        lambda: "building environment (1 package)" in kept.type("status").stdout,
+        "the status tells what the replica waits for",
+        timeout_s=30,
+    )
+    explained = kept.type("explain", "a/Shop").stdout
+    during = answer(kept)
+    gate.write_text("open")
+
+    assert "building environment (1 package)" in explained
+    assert "1.0" == during["colours"]
+    assert 0 == undo.wait(), undo.output
+    assert "3.0" == answer(kept)["colours"]
