@@ -39,6 +39,9 @@ def explain_failure(output: str) -> str:
     """Return pip's errors, or else its last lines, and what to do about them."""
     lines = [line.rstrip()[:_MOST_CHARACTERS] for line in output.splitlines() if line.strip()]
     told = _errors(lines) or lines[-_MOST_LINES:]
+    if any(line.startswith("Traceback ") for line in told):
+        # Of whichever program failed: where in it is of no use, what it said is.
+        told = told[-1:]
     advice = next((text for pattern, text in _ADVICE if pattern.search(output)), "")
     return "\n".join([*(f"  {line}" for line in told[-_MOST_LINES:]), *([advice] if advice else [])])
 

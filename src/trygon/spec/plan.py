@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -33,6 +34,7 @@ _OUTSIDE = frozenset(
         *("max_constructor_retry_count", "max_surge_percent", "rolling_update_percentage", "inert"),
     }
 )
+_PASSWORD = re.compile(r"//[^/@\s]+@")
 _COUNTS = frozenset({"num_replicas", "autoscaling"})
 #: Options that a replica takes over while it runs.
 _INSIDE = frozenset({"user_config", "max_ongoing_requests", "logging"})
@@ -270,10 +272,10 @@ def _difference(old: DeploymentOptions, new: DeploymentOptions, field: str) -> s
 
 def _package_difference(old: PackageEnvironment | None, new: PackageEnvironment | None) -> str:
     before, after = (set(e.requirements) if e is not None else set() for e in (old, new))
-    # Options of pip may hold the password of an index.
+    # Options of pip, and addresses, may hold the password of an index.
     told = [f"-{line}" for line in sorted(before - after) if not line.startswith("-")]
     told += [f"+{line}" for line in sorted(after - before) if not line.startswith("-")]
-    return f"packages changed ({', '.join(told)})" if told else "packages changed"
+    return f"packages changed ({_PASSWORD.sub('//***@', ', '.join(told))})" if told else "packages changed"
 
 
 def _replicas(count: int) -> str:

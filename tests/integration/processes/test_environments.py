@@ -122,6 +122,17 @@ def test_a_failure_is_told_in_pip_s_words_and_leaves_nothing(
     assert [] == cache.used()
 
 
+def test_packages_that_break_trygon_s_own_are_told_before_the_deploy(
+    cache: EnvironmentCache, wheels: Path
+) -> None:
+    make_wheel(wheels, "msgspec", "0.0.1")
+
+    with pytest.raises(DeployError, match=r"Trygon cannot run beside these packages:\n  .*msgspec") as caught:
+        Preparation(print, cache=cache).run([environment(wheels, "msgspec==0.0.1")])
+
+    assert "Traceback" not in str(caught.value)
+
+
 def test_two_builders_of_one_environment_build_it_once(cache: EnvironmentCache, wheels: Path) -> None:
     packages = environment(wheels, "colours==2.0")
     failures: list[Exception] = []

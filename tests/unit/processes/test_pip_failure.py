@@ -44,3 +44,9 @@ def test_without_an_error_the_last_lines_are_shown() -> None:
     assert ["  line 8", "  line 9"] == explain_failure(
         "\n".join(f"line {i}" for i in range(10))
     ).splitlines()[-2:]
+
+
+def test_of_a_stack_trace_only_the_last_line_is_shown() -> None:
+    output = 'Traceback (most recent call last):\n  File "x", line 1\nImportError: no such thing\n'
+
+    assert "  ImportError: no such thing" == explain_failure(output)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentOptions, DeploymentSpec
 from trygon.spec.packages import PackageEnvironment, check_pip, describe_packages, logical_lines
+from trygon.spec.plan import Change, InstanceGoal, plan_changes, without_definitions
 from trygon.spec.validation import OptionError
 
 
@@ -70,3 +72,26 @@ def test_options_keep_their_order_before_the_packages_and_are_none() -> None:
 
 def test_lines_are_joined_and_comments_left_out() -> None:
     assert ["a --hash=sha256:1", "b#c"] == logical_lines("a \\\n  --hash=sha256:1\n\n# x\nb#c\t# y\n")
+
+
+def test_a_plan_shows_which_packages_change_and_no_password() -> None:
+    def application(*lines: str) -> ApplicationSpec:
+        packages = PackageEnvironment().completed(lines, {})
+        deployment = DeploymentSpec(
+            name="A", app_name="x", definition=b"", options=DeploymentOptions(packages=packages)
+        )
+        code = CodeLocation(packages=packages)
+        return ApplicationSpec(name="x", ingress="A", deployments=(deployment,), code=code)
+
+    old = application("--index-url https://me:secret@host/", "a==1", "b")
+    new = application("a @ https://me:secret@host/a.whl", "b")
+    goal = InstanceGoal(applications=(without_definitions(old),))
+
+    (same,) = plan_changes(goal, (old,), ()).applications
+    (changed,) = plan_changes(goal, (new,), ()).applications
+
+    assert Change.UNCHANGED is same.change
+    assert Change.ROLLED is changed.change
+    told = str(changed)
+    assert "packages changed (-a==1, +a @ https://***@host/a.whl)" in told
+    assert "secret" not in told
