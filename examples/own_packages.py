@@ -5,17 +5,16 @@ would be ``{"pip": ["prices==1.0"]}``.
 
 Run ``python -m examples.own_packages`` and you will see::
 
-    ...
-    {"old": "prices 1.0 in an environment of its own", "new": "prices 2.0 in an environment of its own"}
+    old: prices 1.0 in an environment of its own
+    new: prices 2.0 in an environment of its own
 
-A second run is faster: the environments are found again.
+The wheels are written to ``own-packages-wheels`` here. A second run is faster: the environments are found again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -73,11 +72,12 @@ def write_wheel(folder: Path, version: str) -> Path:
 
 def main() -> None:
     """Deploy both, and ask them."""
-    folder = Path(tempfile.gettempdir()) / "trygon-own-packages"
+    folder = Path("own-packages-wheels").absolute()
     folder.mkdir(exist_ok=True)
     old, new = (pricing(write_wheel(folder, version)) for version in ("1.0", "2.0"))
     handle = serve.run(Compare.bind(old, new), route_prefix=None)
-    print(handle.remote().result(timeout_s=10))
+    for name, text in handle.remote().result(timeout_s=10).items():
+        print(f"{name}: {text}")
     serve.shutdown()
 
 
