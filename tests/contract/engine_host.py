@@ -33,6 +33,7 @@ def main(folder: str, portable: str) -> None:
             admin=lambda launch: None,
             ingress=lambda _: None,
             replica=run_replica,
+            enter_environment=lambda _: None,
             replica_command=(
                 sys.executable,
                 "-P",

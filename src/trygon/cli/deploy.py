@@ -10,6 +10,7 @@ import click
 from trygon.cli.file_options import is_config_file, refuse_single_options
 from trygon.cli.joining import connected, instance_option, the_instance
 from trygon.cli.run import parse_arguments
+from trygon.cli.runtime_env import anchored_runtime_env, runtime_env_options
 from trygon.config import read_settings
 from trygon.processes.config_build import BuiltConfig, read_config, read_config_file
 from trygon.spec.config_file import DeployConfig
@@ -32,6 +33,7 @@ app_dir_option = click.option(
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1, callback=parse_arguments)
 @click.option("--name", help="Name of the application, for an import path. [default: default]")
 @click.option("--route-prefix", help="Path that it answers under, for an import path. [default: /]")
+@runtime_env_options
 @app_dir_option
 @instance_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until everything serves.")
@@ -77,7 +79,12 @@ def _build_file(given: dict[str, Any]) -> tuple[DeployConfig, BuiltConfig]:
 
     refuse_single_options(
         given["arguments"],
-        {"--name": given["name"] is not None, "--route-prefix": given["route_prefix"] is not None},
+        {
+            "--name": given["name"] is not None,
+            "--route-prefix": given["route_prefix"] is not None,
+            "--runtime-env": given["runtime_env"] is not None,
+            "--runtime-env-json": given["runtime_env_json"] is not None,
+        },
     )
     config = read_config_file(given["target"])
     return config, build_file(config, app_dirs=given["app_dirs"])
@@ -94,7 +101,7 @@ def _build_one(given: dict[str, Any]) -> tuple[DeployConfig, BuiltConfig]:
     if given["arguments"]:
         application["args"] = given["arguments"]
     # `trygon config` shows it so that it can be deployed again from anywhere.
-    application["runtime_env"] = {"working_dir": os.getcwd()}
+    application["runtime_env"] = anchored_runtime_env(given["runtime_env"], given["runtime_env_json"])
     import json
 
     text = json.dumps({"applications": [application]})

@@ -79,6 +79,13 @@ class Report:
         self._terminal.line(f"{shown}{more} changed, reloading", colour="cyan")
         self._begin(f"importing {self._what}")
 
+    def preparing(self, text: str) -> None:
+        """Packages are installed, or have been."""
+        self._terminal.line(text)
+        is_over = not text.endswith("...")
+        self._doing = f"importing {self._what}" if is_over else text.removesuffix(" ...")
+        self._said = self._doing
+
     def warn(self, texts: tuple[str, ...]) -> None:
         """Something is accepted and changes nothing."""
         for text in texts:

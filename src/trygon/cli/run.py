@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from trygon.cli.file_options import is_config_file, refuse_single_options
 from trygon.cli.opening import RunOptions, open_instance
+from trygon.cli.runtime_env import RuntimeEnv, read_runtime_env, runtime_env_options
 from trygon.clock import RealClock
 from trygon.config import read_settings
 
@@ -74,10 +75,7 @@ def parse_arguments(ctx: click.Context, param: click.Parameter, values: tuple[st
     help="Folder that modules are looked for in.",
 )
 @click.option("--working-dir", help="Folder that replicas run in. [default: this one]")
-@click.option(
-    "--runtime-env", metavar="FILE", help="YAML file with env_vars and working_dir for the replicas."
-)
-@click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
+@runtime_env_options
 @click.option("-r", "--reload", is_flag=True, help="Start the new code whenever a Python file is saved.")
 @click.option(
     "--blocking/--non-blocking",
@@ -175,15 +173,13 @@ def run(**given: Any) -> int:
 
 def _request(given: dict[str, Any], logging: dict[str, str | bool]) -> Callable[[], BuildRequest]:
     """Check the runtime environment now; make the request when there is time to import what it needs."""
-    env_vars: dict[str, str] = {}
-    working_dir = os.getcwd()
+    env = RuntimeEnv({}, None)
     if any(given[name] is not None for name in ("runtime_env", "runtime_env_json", "working_dir")):
-        from trygon.cli.runtime_env import read_runtime_env
-
-        found = read_runtime_env(given["runtime_env"], given["runtime_env_json"], given["working_dir"])
-        env_vars, working_dir = found.env_vars, found.working_dir or working_dir
+        env = read_runtime_env(given["runtime_env"], given["runtime_env_json"], given["working_dir"])
+    working_dir = env.working_dir or os.getcwd()
 
     def make() -> BuildRequest:
+        from trygon.client.module_tree import importable_from
         from trygon.processes.builder import BuildRequest
 
         return BuildRequest(
@@ -191,9 +187,14 @@ def _request(given: dict[str, Any], logging: dict[str, str | bool]) -> Callable[
             args=given["arguments"],
             name=given["name"],
             route_prefix=given["route_prefix"],
-            sys_path=tuple(dict.fromkeys((os.path.abspath(given["app_dir"]), working_dir))),
+            sys_path=tuple(
+                dict.fromkeys(
+                    (*map(importable_from, env.py_modules), os.path.abspath(given["app_dir"]), working_dir)
+                )
+            ),
             working_dir=working_dir,
-            env_vars=env_vars,
+            env_vars=env.env_vars,
+            packages=env.packages,
             logging=dict(logging),
         )
 

@@ -1,16 +1,29 @@
-"""The runtime environment given on a command line: variables and a working directory."""
+"""The runtime environment given on a command line: variables, folders and packages."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from trygon.errors import TrygonError
+from trygon.spec.packages import PackageEnvironment
 
-__all__ = ["RuntimeEnv", "read_runtime_env"]
+__all__ = ["RuntimeEnv", "anchored_runtime_env", "read_runtime_env", "runtime_env_options"]
+
+
+def runtime_env_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options --runtime-env and --runtime-env-json."""
+    as_json = click.option("--runtime-env-json", metavar="JSON", help="The same as JSON text.")
+    as_file = click.option(
+        "--runtime-env",
+        metavar="FILE",
+        help="YAML file with env_vars, pip, py_modules and working_dir for the replicas.",
+    )
+    return as_file(as_json(command))
 
 
 class RuntimeEnv(NamedTuple):
@@ -18,6 +31,9 @@ class RuntimeEnv(NamedTuple):
 
     env_vars: dict[str, str]
     working_dir: str | None
+    #: Looked in first for modules.
+    py_modules: tuple[str, ...] = ()
+    packages: PackageEnvironment | None = None
 
 
 def read_runtime_env(path: str | None, text: str | None, working_dir: str | None) -> RuntimeEnv:
@@ -26,10 +42,40 @@ def read_runtime_env(path: str | None, text: str | None, working_dir: str | None
     Raises:
         click.UsageError: One of them cannot be read, or asks for what cannot be provided.
     """
+    found = _given(path, text)
+    if working_dir is not None:
+        found["working_dir"] = working_dir
+    return _checked(found, _option(text)) if found else RuntimeEnv({}, None)
+
+
+def _option(text: str | None) -> str:
+    return "--runtime-env-json" if text is not None else "--runtime-env"
+
+
+def anchored_runtime_env(path: str | None, text: str | None) -> dict[str, Any]:
+    """Return what was given as a configuration file says it, with paths that mean the same everywhere.
+
+    Raises:
+        click.UsageError: It cannot be read, or asks for what cannot be provided.
+    """
+    found = read_runtime_env(path, text, None)
+    env: dict[str, Any] = {"working_dir": found.working_dir or os.getcwd()}
+    if found.env_vars:
+        env["env_vars"] = found.env_vars
+    if found.py_modules:
+        env["py_modules"] = list(found.py_modules)
+    if found.packages is not None:
+        from trygon.graph.plain_options import plain_pip
+
+        env["pip"] = plain_pip(found.packages)
+    return env
+
+
+def _given(path: str | None, text: str | None) -> dict[str, Any]:
     if path is not None and text is not None:
         raise click.UsageError("give --runtime-env or --runtime-env-json, not both")
     found: Any = {}
-    option = "--runtime-env-json" if text is not None else "--runtime-env"
+    option = _option(text)
     if path is not None:
         found = _read_file(path)
     elif text is not None:
@@ -44,9 +90,7 @@ def read_runtime_env(path: str | None, text: str | None, working_dir: str | None
         raise click.UsageError(
             f"{option} wants a mapping such as {{'env_vars': {{'NAME': 'value'}}}}, found {found!r}"
         )
-    if working_dir is not None:
-        found["working_dir"] = working_dir
-    return _checked(found, option) if found else RuntimeEnv({}, None)
+    return found
 
 
 def _read_file(path: str) -> Any:
@@ -62,6 +106,8 @@ def _read_file(path: str) -> Any:
 
 def _checked(found: dict[str, Any], option: str) -> RuntimeEnv:
     # The same rules as for the runtime_env of a deployment; loaded only when there is something to check.
+    from trygon.client.completion import existing
+    from trygon.client.requirements import complete_packages
     from trygon.graph.resources import check_actor_options, read_actor_options
 
     try:
@@ -75,4 +121,10 @@ def _checked(found: dict[str, Any], option: str) -> RuntimeEnv:
             raise click.UsageError(
                 f"the working directory {working_dir!r} is not there; make it or name another"
             )
-    return RuntimeEnv(options.env_vars, working_dir)
+    # Paths in it start from where the command is typed, as its others do.
+    try:
+        modules = tuple(existing(path, os.getcwd(), is_module=True) for path in options.py_modules)
+        packages = complete_packages(options.packages, os.getcwd()) if options.packages else None
+    except TrygonError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+    return RuntimeEnv(options.env_vars, working_dir, modules, packages)

@@ -56,6 +56,11 @@ class _Built(msgspec.Struct, frozen=True):
     result: Outcome
 
 
+class _Preparing(msgspec.Struct, frozen=True):
+    attempt: int
+    text: str
+
+
 class _Progress(msgspec.Struct, frozen=True):
     attempt: int
     status: ApplicationStatusOverview
@@ -213,6 +218,8 @@ class Session:
                 return self._gone()
             case _Built() if event.attempt == self._attempt:
                 return self._take_build(event.result)
+            case _Preparing() if event.attempt == self._attempt:
+                self._report.preparing(event.text)
             case _Progress() if event.attempt == self._attempt:
                 self._report.progress(event.status)
             case _Running() if event.attempt == self._attempt:
@@ -234,7 +241,8 @@ class Session:
             self._build.cancel()
         self._attempt += 1
         self._specs = None
-        build, attempt = self._work.begin(self._builder), self._attempt
+        attempt = self._attempt
+        build = self._work.begin(self._builder, lambda text: self._events.put(_Preparing(attempt, text)))
         self._build = build
 
         def wait() -> None:

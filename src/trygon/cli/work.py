@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from trygon.errors import ConfigError
-from trygon.processes.builder import Build, Builder, BuildRequest
+from trygon.errors import ConfigError, TrygonError
+from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
 from trygon.spec.application import ApplicationSpec
 
 if TYPE_CHECKING:
     from trygon.client.instance import Instance
     from trygon.processes.config_build import ConfigBuild
 
-__all__ = ["ConfigWork", "ModuleWork", "Outcome", "PendingBuild", "Work"]
+__all__ = ["Announce", "ConfigWork", "ModuleWork", "Outcome", "PendingBuild", "Work"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,13 +46,17 @@ class PendingBuild(Protocol):
         """End it; `wait` then returns soon."""
 
 
+#: Takes a line for people, on any thread.
+Announce = Callable[[str], object]
+
+
 class Work(Protocol):
     """What is built, again with every reload."""
 
     folders: tuple[str, ...]
 
-    def begin(self, builder: Builder) -> PendingBuild:
-        """Start a build with the files as they are now."""
+    def begin(self, builder: Builder, announce: Announce) -> PendingBuild:
+        """Start a build with the files as they are now; what takes time is announced."""
 
     def deploy(
         self, instance: Instance, specs: tuple[ApplicationSpec, ...], removed: tuple[str, ...]
@@ -69,9 +75,9 @@ class ModuleWork:
         self._request = request
         self.folders = request.sys_path
 
-    def begin(self, builder: Builder) -> PendingBuild:
+    def begin(self, builder: Builder, announce: Announce) -> PendingBuild:
         """Start a build."""
-        return _ModuleBuild(builder.begin(self._request))
+        return _ModuleBuild(builder, self._request, announce)
 
     def deploy(
         self, instance: Instance, specs: tuple[ApplicationSpec, ...], removed: tuple[str, ...]
@@ -81,11 +87,29 @@ class ModuleWork:
 
 
 class _ModuleBuild:
-    def __init__(self, build: Build) -> None:
-        self._build = build
+    def __init__(self, builder: Builder, request: BuildRequest, announce: Announce) -> None:
+        from trygon.client.environments import Preparation
+
+        self._builder = builder
+        self._request = request
+        self._preparation = Preparation(announce)
+        #: The import under way. Packages come first, so that it is usually begun by `wait`.
+        self._build: Build | None = None if request.packages else builder.begin(request)
+        self._lock = threading.Lock()
+        self._is_cancelled = False
 
     def wait(self) -> Outcome:
-        result = self._build.wait()
+        from trygon.client.environments import environments_of
+
+        try:
+            if self._request.packages:
+                self._preparation.run([self._request.packages])
+            build = self._begun()
+            result = BuildResult(crashed=True, error="the build was ended") if build is None else build.wait()
+            if result.spec is not None:
+                self._preparation.run(environments_of([result.spec]))
+        except TrygonError as error:
+            return Outcome(error=str(error), crashed=self._is_cancelled)
         return Outcome(
             specs=() if result.spec is None else (result.spec,),
             error=result.error,
@@ -94,8 +118,18 @@ class _ModuleBuild:
             crashed=result.crashed,
         )
 
+    def _begun(self) -> Build | None:
+        with self._lock:
+            if self._build is None and not self._is_cancelled:
+                self._build = self._builder.begin(self._request)
+            return self._build
+
     def cancel(self) -> None:
-        self._build.cancel()
+        self._preparation.cancel()
+        with self._lock:
+            self._is_cancelled = True
+            if self._build is not None:
+                self._build.cancel()
 
 
 class ConfigWork:
@@ -114,7 +148,7 @@ class ConfigWork:
         self._logging = logging
         self.folders = (self._folder, *app_dirs)
 
-    def begin(self, builder: Builder) -> PendingBuild:
+    def begin(self, builder: Builder, announce: Announce) -> PendingBuild:
         """Start a build."""
         from trygon.processes.config_build import ConfigBuild, read_config_file
 
@@ -124,7 +158,7 @@ class ConfigWork:
             return _ConfigBuild(self._path, None, str(error))
         if self._logging:
             config = msgspec.structs.replace(config, logging={**(config.logging or {}), **self._logging})
-        build = ConfigBuild(builder, config, folder=self._folder, app_dirs=self._app_dirs)
+        build = ConfigBuild(builder, config, folder=self._folder, app_dirs=self._app_dirs, announce=announce)
         return _ConfigBuild(self._path, build, "")
 
     def deploy(

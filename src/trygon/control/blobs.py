@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from trygon.errors import InstanceError
-from trygon.spec.application import ApplicationSpec, CodeLocation
+from trygon.spec.application import ApplicationSpec, CodeLocation, ModuleSource
 
 __all__ = ["BlobFolder", "attach_definitions", "detach_code", "detach_definitions"]
 
@@ -24,13 +24,27 @@ _INLINE_BYTES = 16 << 10
 
 
 def detach_code(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:
-    """Return a specification that names its snapshot by digest, and the snapshot."""
-    if not spec.code.modules:
-        return spec, {}
-    data = msgspec.msgpack.encode(spec.code.modules)
+    """Return a specification that names its snapshots by digest, and the snapshots."""
+    blobs: dict[str, bytes] = {}
+    deployments = []
+    for deployment in spec.deployments:
+        if deployment.modules:
+            digest = _add(blobs, deployment.modules)
+            deployment = msgspec.structs.replace(deployment, modules=(), snapshot=digest)
+        deployments.append(deployment)
+    code: CodeLocation = spec.code
+    if code.modules:
+        code = msgspec.structs.replace(code, modules=(), snapshot=_add(blobs, code.modules))
+    return (
+        msgspec.structs.replace(spec, code=code, deployments=tuple(deployments)) if blobs else spec
+    ), blobs
+
+
+def _add(blobs: dict[str, bytes], modules: tuple[ModuleSource, ...]) -> str:
+    data = msgspec.msgpack.encode(modules)
     digest = hashlib.sha256(data).hexdigest()
-    code: CodeLocation = msgspec.structs.replace(spec.code, modules=(), snapshot=digest)
-    return msgspec.structs.replace(spec, code=code), {digest: data}
+    blobs[digest] = data
+    return digest
 
 
 def detach_definitions(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:

@@ -37,6 +37,7 @@ from trygon.control.events import (
     Event,
     InstanceChanged,
     ReplicaAdopted,
+    ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
@@ -92,6 +93,7 @@ from trygon.spec.control import (
     ReconfigureDone,
     ReplicaAlive,
     ReplicaFailed,
+    ReplicaPreparing,
     ReplicaReady,
     ReplicaUnhealthy,
     ScaleDeployment,
@@ -399,6 +401,8 @@ class Controller:
                 self._handle(ReplicaReported(message.replica_id))
             case ReplicaAlive():
                 self._watch.heard(message)
+            case ReplicaPreparing():
+                self._handle(ReplicaDelayed(message.replica_id, message.doing))
             case ReplicaFailed():
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
             case ReplicaUnhealthy():

@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "InstanceChanged",
     "ReplicaAdopted",
+    "ReplicaDelayed",
     "ReplicaEnded",
     "ReplicaGivenUp",
     "ReplicaKilled",
@@ -82,6 +83,14 @@ class ReplicaReported(msgspec.Struct, frozen=True):
     replica_id: str
     #: Empty when it is ready.
     error: str = ""
+
+
+class ReplicaDelayed(msgspec.Struct, frozen=True):
+    """A replica that is starting has to wait for something that is being built."""
+
+    replica_id: str
+    #: For people.
+    why: str
 
 
 class ReplicaObserved(msgspec.Struct, frozen=True):
@@ -191,6 +200,7 @@ Event = (
     | ReplicaAdopted
     | ReplicaRunning
     | ReplicaReported
+    | ReplicaDelayed
     | ReplicaObserved
     | ReplicaUnplaced
     | ReplicaEnded

@@ -11,6 +11,7 @@ from trygon.control.events import (
     Event,
     InstanceChanged,
     ReplicaAdopted,
+    ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
@@ -159,6 +160,7 @@ def _fold_replica(
     state: ControllerState,
     event: ReplicaRunning
     | ReplicaReported
+    | ReplicaDelayed
     | ReplicaObserved
     | ReplicaUnplaced
     | ReplicaEnded
@@ -180,6 +182,9 @@ def _fold_replica(
         case ReplicaKilled():
             application.replicas[event.replica_id] = msgspec.structs.replace(replica, deadline=None)
             return set()
+        case ReplicaDelayed():
+            application.replicas[event.replica_id] = msgspec.structs.replace(replica, delay=event.why)
+            application.note(now, replica.launch.deployment, f"replica {event.replica_id}: {event.why}")
         case ReplicaObserved():
             return _observe(application, replica, event.trouble, now)
         case ReplicaReconfiguring() | ReplicaReconfigured():

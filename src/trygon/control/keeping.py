@@ -77,9 +77,9 @@ class Keeper:
             InstanceError: A part of it is lost.
         """
         spec = await asyncio.to_thread(attach_definitions, revision.spec, self._store.read_blob)
-        if spec.code.snapshot:
+        for digest in {spec.code.snapshot, *(deployment.snapshot for deployment in spec.deployments)} - {""}:
             # Else it would run other code than it is taken for.
-            await asyncio.to_thread(self._store.read_blob, spec.code.snapshot)
+            await asyncio.to_thread(self._store.read_blob, digest)
         return spec
 
     def last_revision(self, name: str) -> int:

@@ -65,11 +65,15 @@ class Launching:
             world_size=max(deployment.options.num_replicas, action.rank + 1),
             is_helper=action.helper,
             parents=revision.parents(deployment.name),
-            snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
+            snapshot_path=self._blob(spec.code.snapshot),
+            own_snapshot_path=self._blob(deployment.snapshot),
             app_logging=spec.logging or self.logging,
             generations={name: revision.generation(name) for name in revision.by_name},
             joins=action.joins,
         )
+
+    def _blob(self, digest: str) -> str:
+        return str(self._blobs / digest) if self._blobs and digest else ""
 
     def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:
         """Remove old logs of the deployment whose replica has ended."""

@@ -79,6 +79,8 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     #: Why it is on its way out; for people.
     reason: str = ""
+    #: What is built before it can start; of interest only while it is starting.
+    delay: str = ""
     #: What ails it; None while it is well, starting, or nothing is known.
     trouble: Trouble | None = None
     #: True once it was found beyond help, and the engine was told to end it.

@@ -241,4 +241,7 @@ def _digests(state: WantedState) -> set[str]:
 
 
 def _named(revision: Revision) -> set[str]:
-    return {revision.spec.code.snapshot, *(d.definition_blob for d in revision.spec.deployments)}
+    named = {revision.spec.code.snapshot}
+    for deployment in revision.spec.deployments:
+        named.update((deployment.definition_blob, deployment.snapshot))
+    return named

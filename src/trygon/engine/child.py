@@ -117,8 +117,11 @@ def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None
     if working_dir:
         os.chdir(working_dir)
     sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
-    if launch.snapshot_path:
-        install_snapshot(launch.snapshot_path)
+    own = launch.options.module_path
+    sys.path[:] = [*own, *(path for path in sys.path if path not in own)]
+    for path in (launch.snapshot_path, launch.own_snapshot_path):
+        if path:
+            install_snapshot(path)
 
 
 def _close_other_fds(keep: set[int]) -> None:

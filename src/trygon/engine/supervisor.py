@@ -41,6 +41,7 @@ from trygon.engine.vitals import read_vitals
 from trygon.spec.admin import TOKEN_FILE
 from trygon.spec.instance import InstanceConfig
 from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["Programs", "Supervisor"]
 
@@ -75,6 +76,8 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
     replica: Callable[[ReplicaLaunch], None]
     #: Command line that runs one replica from a fresh interpreter; the descriptor of the launch is appended.
     replica_command: tuple[str, ...]
+    #: Holds a package environment and returns its interpreter; None when it has to be built first.
+    enter_environment: Callable[[PackageEnvironment], str | None]
 
 
 class _Child:
@@ -295,7 +298,7 @@ class Supervisor:
         if self._ending:
             return
         child = _Child("replica", launch.replica_id, self._clock.monotonic(), launch)
-        fresh = needs_exec(changes_for(launch, self._environ), self._environ)
+        fresh = launch.packages is not None or needs_exec(changes_for(launch, self._environ), self._environ)
         try:
             pid = self._fork(
                 child,
@@ -332,6 +335,9 @@ class Supervisor:
         if lifeline_fd >= 0:
             os.set_inheritable(lifeline_fd, True)
         command = [*self._programs.replica_command, str(fd), str(lifeline_fd)]
+        if launch.packages is not None:
+            # One that is not there is built by the program itself, never by the supervisor.
+            command[0] = self._programs.enter_environment(launch.packages) or command[0]
         os.execve(command[0], command, environ)
 
     def _reap(self) -> None:

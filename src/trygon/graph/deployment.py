@@ -227,7 +227,7 @@ def deployment(
         name: Unique in the application; the class's or function's own name by default.
         num_replicas: How many copies run (1), or "auto".
         ray_actor_options: What a replica needs: ``num_cpus``, ``num_gpus``, ``memory``, ``resources``,
-            ``accelerator_type``, ``runtime_env`` (``env_vars`` and ``working_dir``).
+            ``accelerator_type``, ``runtime_env`` (``env_vars``, ``working_dir``, ``py_modules`` and ``pip``).
         user_config: A JSON value for the ``reconfigure`` method.
         max_ongoing_requests: Requests a replica works on at a time (5).
         max_queued_requests: Requests that may wait in each caller (-1, no limit).

@@ -228,6 +228,8 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         resources=actor.resources,
         env_vars=actor.env_vars,
         working_dir=actor.working_dir,
+        py_modules=actor.py_modules,
+        packages=actor.packages,
         autoscaling=None if scaling is None else scaling.to_builtins(),
         logging=None if log is None else log.to_builtins(),
         inert={**{name: _plain(options[name]) for name in _INERT if options.get(name)}, **actor.selectors},

@@ -19,14 +19,12 @@ from trygon.spec.validation import OptionError, near_names
 
 __all__ = ["CONFIG_CHECKS", "UnknownDeploymentError", "apply_overrides"]
 
-#: Keys of a runtime_env that name packages to install.
-_PACKAGES = ("pip", "uv", "conda")
 #: What each option of the decorator is called in the specification, where the names differ.
 _FIELDS = {
     "num_replicas": ("num_replicas", "autoscaling"),
     "autoscaling_config": ("num_replicas", "autoscaling"),
     "backpressure_config": ("backpressure_status_code", "backpressure_retry_after_s"),
-    "ray_actor_options": ("resources", "env_vars", "working_dir"),
+    "ray_actor_options": ("resources", "env_vars", "working_dir", "py_modules", "module_path", "packages"),
     "logging_config": ("logging",),
 }
 
@@ -59,12 +57,6 @@ class _Checks:
         check_route_prefix(value)
 
     def runtime_env(self, value: dict[str, Any]) -> None:
-        for name in _PACKAGES:
-            if value.get(name):
-                raise OptionError(
-                    "packages are not installed for an application yet; install them in the environment that "
-                    f"starts Trygon, and remove {name!r}"
-                )
         try:
             check_actor_options({"runtime_env": value})
         except OptionError as error:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from trygon.spec.application import DeploymentOptions, ResourceRequest
+from trygon.spec.packages import PackageEnvironment
 
-__all__ = ["plain_options"]
+__all__ = ["plain_options", "plain_pip"]
 
 #: Those that are written under another name, or into a mapping.
 _ELSEWHERE = frozenset(
     {
-        *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "working_dir", "inert"),
+        *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "inert"),
+        *("working_dir", "py_modules", "module_path", "packages"),
         *("backpressure_status_code", "backpressure_retry_after_s"),
     }
 )
@@ -51,6 +53,15 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     return {**plain, **{k: v for k, v in options.inert.items() if k not in _SELECTORS}}
 
 
+def plain_pip(packages: PackageEnvironment) -> list[str] | str | dict[str, Any]:
+    """Return packages as `pip` of a runtime_env says them."""
+    requirements = packages.file if packages.file is not None else list(packages.requirements)
+    given: dict[str, Any] = {"pip_check": packages.pip_check, "pip_version": packages.pip_version}
+    given["pip_install_options"] = list(packages.pip_install_options)
+    given = {name: value for name, value in given.items() if value}
+    return {"packages": requirements, **given} if given else requirements
+
+
 def _actor_options(options: DeploymentOptions) -> dict[str, Any]:
     wanted, default = options.resources, ResourceRequest()
     actor: dict[str, Any] = {
@@ -63,6 +74,10 @@ def _actor_options(options: DeploymentOptions) -> dict[str, Any]:
         env["env_vars"] = options.env_vars
     if options.working_dir is not None:
         env["working_dir"] = options.working_dir
+    if options.py_modules:
+        env["py_modules"] = list(options.py_modules)
+    if options.packages is not None:
+        env["pip"] = plain_pip(options.packages)
     if env:
         actor["runtime_env"] = env
     actor.update({name: options.inert[name] for name in _SELECTORS if name in options.inert})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from trygon.spec.application import ResourceRequest
+from trygon.spec.packages import PackageEnvironment, check_pip
 from trygon.spec.validation import (
     Check,
     OptionError,
@@ -60,8 +62,9 @@ def _strings(value: Any) -> dict[str, str]:
 
 _STRINGS = Check("a dict of strings", _strings)
 
+_HONOURED = ("env_vars", "working_dir", "py_modules", "pip")
 #: Keys of a runtime_env whose work is done already on one machine: nothing to fetch, nothing to wait for.
-_HARMLESS_ENV = frozenset({"config", "excludes", "env_vars", "working_dir"})
+_HARMLESS_ENV = frozenset({"config", "excludes", *_HONOURED})
 
 
 def _runtime_env(value: Any) -> dict[str, Any]:
@@ -69,18 +72,48 @@ def _runtime_env(value: Any) -> dict[str, Any]:
     refused = sorted(name for name, item in runtime_env.items() if name not in _HARMLESS_ENV and item)
     if refused:
         raise OptionError(
-            f"{', '.join(map(repr, refused))} cannot be provided yet, and the code may need it; install what the "
-            "replica needs in the environment that starts Trygon and remove the entry "
-            "('env_vars' and 'working_dir' are honoured)"
+            f"{', '.join(map(repr, refused))} cannot be provided, and the code may need it; "
+            f"{_instead(refused[0])} ({', '.join(map(repr, _HONOURED))} are honoured)"
         )
-    checked = {
-        name: item for name, item in runtime_env.items() if name in {"env_vars", "working_dir"} and item
-    }
+    checked = {name: item for name, item in runtime_env.items() if name in _HONOURED and item}
     if "env_vars" in checked:
         checked["env_vars"] = check_value("", "env_vars", checked["env_vars"], _STRINGS)
     if "working_dir" in checked:
         checked["working_dir"] = _working_dir(checked["working_dir"])
+    if "py_modules" in checked:
+        checked["py_modules"] = check_value("", "py_modules", checked["py_modules"], _MODULES)
+    if runtime_env.get("pip") is not None:
+        # An empty list too: it takes back what the application asks for.
+        check_value("", "pip", runtime_env["pip"], _PIP)
+        checked["pip"] = runtime_env["pip"]
     return checked
+
+
+def _instead(name: str) -> str:
+    if name == "uv":
+        return "write 'pip', which takes the same list"
+    if name == "conda":
+        return "write 'pip' with the packages, or start Trygon in that conda environment and remove the entry"
+    return "remove the entry, and install what the replica needs in the environment that starts Trygon"
+
+
+def _local_modules(value: Any) -> list[str]:
+    if not isinstance(value, list | tuple):
+        raise OptionError(f"wanted a list of local folders, packages or .py files, found {value!r}")
+    for item in value:
+        if not isinstance(item, str | os.PathLike):
+            raise OptionError(
+                f"wanted local paths, found {item!r} of type {type(item).__name__}; write where its files are"
+            )
+        if "://" in str(item):
+            raise OptionError(f"{str(item)!r} is not a local path; fetch it first and give the path")
+        if str(item).endswith((".whl", ".zip")):
+            raise OptionError(f"{str(item)!r} is an archive; name it in 'pip', which installs it")
+    return [str(item) for item in value]
+
+
+_MODULES = Check("a list of local folders, packages or .py files", _local_modules)
+_PIP = Check("a list of requirements", check_pip)
 
 
 def _working_dir(value: Any) -> str:
@@ -129,6 +162,8 @@ class ActorOptions(NamedTuple):
     resources: ResourceRequest
     env_vars: dict[str, str]
     working_dir: str | None
+    py_modules: tuple[str, ...]
+    packages: PackageEnvironment | None
     #: Selectors of hosts, which change nothing on one machine.
     selectors: dict[str, Any]
 
@@ -147,6 +182,8 @@ def read_actor_options(checked: Mapping[str, Any]) -> ActorOptions:
         ),
         runtime_env.get("env_vars", {}),
         runtime_env.get("working_dir"),
+        tuple(runtime_env.get("py_modules") or ()),
+        check_pip(runtime_env.get("pip")),
         {name: checked[name] for name in ("label_selector", "fallback_strategy") if checked.get(name)},
     )
 

@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 import msgspec
 
 from trygon.errors import InstanceError, TrygonError
-from trygon.spec.application import ApplicationSpec
+from trygon.spec.application import ApplicationSpec, CodeLocation
+from trygon.spec.packages import PackageEnvironment
 
-__all__ = ["Build", "BuildRequest", "BuildResult", "Builder"]
+__all__ = ["Build", "BuildRequest", "BuildResult", "Builder", "run_build"]
 
 _HEAD_BYTES = 4
 _SITE_PACKAGES = f"{os.sep}site-packages{os.sep}"
@@ -40,6 +41,8 @@ class BuildRequest(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     working_dir: str
     env_vars: dict[str, str] = {}
+    #: Its environment must be there already.
+    packages: PackageEnvironment | None = None
     #: The fields of a LoggingConfig as JSON values.
     logging: dict[str, Any] = {}
 
@@ -203,6 +206,37 @@ def _be_build(request: BuildRequest, result_fd: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         # Two saves within a second look the same to the cache of byte code.
         sys.dont_write_bytecode = True
+        if request.packages:
+            _become_environment(request, request.packages, result_fd)
+        run_build(request, result_fd)
+    except BaseException:  # noqa: BLE001 - the boundary of a process
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _become_environment(request: BuildRequest, packages: PackageEnvironment, result_fd: int) -> None:
+    """Go on in the interpreter that has the application's packages; the request travels in an unnamed file."""
+    import tempfile
+
+    from trygon.client.environments import EnvironmentCache
+
+    python = EnvironmentCache.of_user().enter(packages)
+    if python is None:
+        # It was there a moment ago: somebody removed it by hand.
+        raise InstanceError("the environment of the application is not there any more; try again")
+    with tempfile.TemporaryFile() as file:
+        file.write(msgspec.msgpack.encode(request))
+        file.seek(0)
+        for fd in (file.fileno(), result_fd):
+            os.set_inheritable(fd, True)
+        arguments = ["-P", "-B", "-m", "trygon.processes.build_exec", str(file.fileno()), str(result_fd)]
+        os.execv(python, [python, *arguments])
+
+
+def run_build(request: BuildRequest, result_fd: int) -> NoReturn:
+    """Build, write the result to a pipe, and end the process."""
+    try:
         _show_warnings_plainly()
         result = _build(request)
         sys.stdout.flush()
@@ -222,6 +256,7 @@ def _be_build(request: BuildRequest, result_fd: int) -> NoReturn:
 
 
 def _build(request: BuildRequest) -> BuildResult:
+    from trygon.client.completion import complete_deployments
     from trygon.dataplane.handle import DeploymentHandle
     from trygon.graph.build import build_application
     from trygon.graph.targets import load_application
@@ -239,11 +274,12 @@ def _build(request: BuildRequest) -> BuildResult:
             app,
             name=request.name,
             route_prefix=request.route_prefix,
-            code=msgspec.structs.replace(code_location(), env_vars=request.env_vars),
+            code=_code(request, code_location()),
             handle_factory=DeploymentHandle,
             logging_config=dict(request.logging) or None,
             import_path=request.import_path,
         )
+        spec = complete_deployments(spec, request.working_dir)
     except BaseException as failure:  # noqa: BLE001 - user code raises anything, SystemExit too
         error, trace = _explain(failure, request.import_path)
     files = _files()
@@ -251,6 +287,15 @@ def _build(request: BuildRequest) -> BuildResult:
         code = msgspec.structs.replace(spec.code, digest=_digest(files))
         spec = msgspec.structs.replace(spec, code=code)
     return BuildResult(spec=spec, error=error, traceback=trace, files=files)
+
+
+def _code(request: BuildRequest, code: CodeLocation) -> CodeLocation:
+    if not request.packages:
+        return msgspec.structs.replace(code, env_vars=request.env_vars)
+    # The environment brings its own folders; a deployment with other packages must not see these.
+    own = sys.prefix + os.sep
+    paths = tuple(path for path in code.sys_path if not path.startswith(own))
+    return msgspec.structs.replace(code, sys_path=paths, env_vars=request.env_vars, packages=request.packages)
 
 
 def _digest(files: tuple[str, ...]) -> str:

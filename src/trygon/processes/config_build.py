@@ -11,19 +11,24 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from trygon.errors import ConfigError, DeployError, ServeError
+from trygon.client.completion import complete_deployments, existing
+from trygon.client.environments import Preparation, environments_of, tell_on_stderr
+from trygon.client.module_tree import importable_from
+from trygon.client.requirements import complete_packages
+from trygon.errors import ConfigError, DeployError, ServeError, TrygonError
 from trygon.graph.overrides import CONFIG_CHECKS, UnknownDeploymentError, apply_overrides
 from trygon.processes.builder import Build, Builder, BuildRequest, BuildResult
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.capacity import at_capacity, external_scaler_problem
-from trygon.spec.config_file import ApplicationConfig, DeployConfig, DeploymentConfig, parse_config, place
+from trygon.spec.config_file import ApplicationConfig, DeployConfig, parse_config, place
 from trygon.spec.document import decode_text
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = [
     "BuildTask",
@@ -103,6 +108,7 @@ class ConfigBuild:
         folder: Where it lies: what relative paths start from, and modules are looked for in.
         app_dirs: More folders that modules are looked for in.
         timeout_s: For all together.
+        announce: Called with a line for people when something takes time.
     """
 
     def __init__(
@@ -113,12 +119,14 @@ class ConfigBuild:
         folder: str,
         app_dirs: tuple[str, ...] = (),
         timeout_s: float = BUILD_TIMEOUT_S,
+        announce: Callable[[str], object] = tell_on_stderr,
     ) -> None:
         self._builder = builder
         self._config = config
         self._folder = folder
         self._app_dirs = app_dirs
         self._timeout_s = timeout_s
+        self._preparation = Preparation(announce)
         self._lock = threading.Lock()
         self._running: list[Build] = []
         self._is_cancelled = False
@@ -141,6 +149,7 @@ class ConfigBuild:
         """End it; `wait` then returns soon."""
         with self._lock:
             self._is_cancelled = True
+            self._preparation.cancel()
             for build in self._running:
                 build.cancel()
 
@@ -153,6 +162,9 @@ class ConfigBuild:
     def _build(self) -> BuiltConfig:
         config = self._config
         requests = [self._request(index, one) for index, one in enumerate(config.applications)]
+        for index, request in enumerate(requests):
+            if request.packages is not None:
+                self._prepare(f"applications[{index}].runtime_env.pip", [request.packages])
         specs: list[ApplicationSpec] = []
         mistakes: list[str] = []
         files: dict[str, None] = {}
@@ -168,6 +180,9 @@ class ConfigBuild:
                 specs.append(self._finished(path, config.applications[index], result.spec, warnings))
             except ConfigError as error:
                 mistakes += error.mistakes
+        if not mistakes:
+            for index, spec in enumerate(specs):
+                self._prepare(f"applications[{index}].deployments", environments_of([spec]))
         return BuiltConfig(
             specs=() if mistakes else tuple(specs),
             target_capacity=config.target_capacity,
@@ -177,6 +192,20 @@ class ConfigBuild:
             files=tuple(files),
             mistakes=tuple(mistakes),
         )
+
+    def _prepare(self, path: str, environments: list[PackageEnvironment]) -> None:
+        try:
+            self._preparation.run(environments)
+        except TrygonError as error:
+            raise self._config.error(path, self._late or str(error)) from None
+
+    def _packages(self, path: str, packages: PackageEnvironment | None) -> PackageEnvironment | None:
+        if packages is None:
+            return None
+        try:
+            return complete_packages(packages, self._folder) or None
+        except DeployError as error:
+            raise self._config.error(f"{path}.pip", str(error)) from None
 
     def _results(self, requests: list[BuildRequest]) -> Iterator[BuildResult]:
         for begin in range(0, len(requests), _AT_ONCE):
@@ -198,7 +227,7 @@ class ConfigBuild:
         if env.working_dir is not None:
             working_dir = self._existing(f"{path}.working_dir", env.working_dir)
         modules = [
-            _importable_from(self._existing(f"{path}.py_modules[{number}]", item, is_module=True))
+            importable_from(self._existing(f"{path}.py_modules[{number}]", item, is_module=True))
             for number, item in enumerate(env.py_modules)
         ]
         return BuildRequest(
@@ -209,17 +238,15 @@ class ConfigBuild:
             sys_path=tuple(dict.fromkeys((*modules, working_dir, self._folder, *self._app_dirs))),
             working_dir=working_dir,
             env_vars=env.env_vars,
+            packages=self._packages(path, env.packages),
             logging=(self._config.logging if application.logging is None else application.logging) or {},
         )
 
     def _existing(self, path: str, written: str, *, is_module: bool = False) -> str:
-        found = os.path.abspath(os.path.join(self._folder, os.path.expanduser(written)))
-        if os.path.isdir(found) or (is_module and found.endswith(".py") and os.path.isfile(found)):
-            return found
-        wanted = "a local folder, package or .py file" if is_module else "a local folder"
-        raise self._config.error(
-            path, f"{found!r} is not there, or is not {wanted}; paths are relative to the file's folder"
-        )
+        try:
+            return existing(written, self._folder, is_module=is_module)
+        except DeployError as error:
+            raise self._config.error(path, str(error)) from None
 
     def _finished(
         self, path: str, application: ApplicationConfig, spec: ApplicationSpec, warnings: list[str]
@@ -228,12 +255,14 @@ class ConfigBuild:
         for index, override in enumerate(application.deployments):
             inner = f"{path}.deployments[{index}]"
             try:
-                resolved = DeploymentConfig(
-                    name=override.name, options=self._resolved(inner, override.options)
-                )
-                spec = apply_overrides(spec, (resolved,), warn=lambda _, text: warnings.append(text))
+                spec = apply_overrides(spec, (override,), warn=lambda _, text: warnings.append(text))
+                spec = complete_deployments(spec, self._folder)
             except UnknownDeploymentError as error:
                 raise self._config.error(f"{inner}.name", str(error)) from None
+            except DeployError as error:
+                where = f"{inner}.ray_actor_options.runtime_env"
+                text = str(error).removeprefix(f"deployment {override.name!r}: ")
+                raise self._config.error(where, text) from None
             except ConfigError:
                 raise
             except (ServeError, TypeError) as error:
@@ -253,15 +282,6 @@ class ConfigBuild:
         if problem:
             raise self._config.error(f"{path}.external_scaler_enabled", problem)
 
-    def _resolved(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Make the working directory of a deployment's own environment absolute."""
-        actor = options.get("ray_actor_options") or {}
-        env = actor.get("runtime_env") or {}
-        if not env.get("working_dir"):
-            return options
-        folder = self._existing(f"{path}.ray_actor_options.runtime_env.working_dir", str(env["working_dir"]))
-        return {**options, "ray_actor_options": {**actor, "runtime_env": {**env, "working_dir": folder}}}
-
 
 def build_config(
     builder: Builder,
@@ -280,13 +300,6 @@ def build_config(
     if built.mistakes:
         raise ConfigError(*built.mistakes)
     return built
-
-
-def _importable_from(path: str) -> str:
-    """Return the folder that has a package, a module, or modules in it."""
-    if path.endswith(".py") or os.path.exists(os.path.join(path, "__init__.py")):
-        return os.path.dirname(path)
-    return path
 
 
 def _told(result: BuildResult) -> str:

@@ -37,6 +37,7 @@ from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, impo
 from trygon.processes.tls import admin_has_tls, admin_tls_options, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
 from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["main"]
 
@@ -204,12 +205,18 @@ def _programs(config: InstanceConfig, record: InstanceRecord) -> Programs:
         apply_code(launch, os.environ)
         load_function(config.replica_main)(launch)
 
+    def enter_environment(environment: PackageEnvironment) -> str | None:
+        from trygon.client.environments import EnvironmentCache
+
+        return EnvironmentCache.of_user().enter(environment)
+
     return Programs(
         controller=run_controller,
         ingress=run_ingress,
         admin=run_admin,
         replica=run_replica,
         replica_command=(sys.executable, "-P", "-m", "trygon.processes.replica_exec", config.replica_main),
+        enter_environment=enter_environment,
     )
 
 

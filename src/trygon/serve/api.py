@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from trygon.client.completion import complete_deployments
+from trygon.client.environments import environments_of, prepare
 from trygon.config import read_settings
 from trygon.dataplane.handle import DeploymentHandle
 from trygon.dataplane.replica_context import ReplicaContext, current_replica_context
@@ -252,14 +254,17 @@ def run_many(
     def build() -> tuple[ApplicationSpec, ...]:
         code = code_location()
         return tuple(
-            build_application(
-                target.target,
-                name=target.name,
-                route_prefix=target.route_prefix,
-                code=code,
-                handle_factory=DeploymentHandle,
-                logging_config=target.logging_config,
-                external_scaler_enabled=target.external_scaler_enabled,
+            complete_deployments(
+                build_application(
+                    target.target,
+                    name=target.name,
+                    route_prefix=target.route_prefix,
+                    code=code,
+                    handle_factory=DeploymentHandle,
+                    logging_config=target.logging_config,
+                    external_scaler_enabled=target.external_scaler_enabled,
+                ),
+                code.working_dir or "",
             )
             for target in targets
         )
@@ -268,7 +273,7 @@ def run_many(
         from trygon.serve.testing_mode import run_local
 
         return run_local(build())
-    session, specs, is_new = _deployable(build)
+    session, specs, is_new = _deployable(lambda: _with_packages(build()))
     instance = session.instance
     revisions = instance.deploy(specs, origin="serve.run")
     if wait_for_applications_running:
@@ -279,6 +284,14 @@ def run_many(
     if blocking:
         _stay(session, is_new=is_new)
     return handles
+
+
+def _with_packages(specs: tuple[ApplicationSpec, ...]) -> tuple[ApplicationSpec, ...]:
+    """Build the environments that deployments ask for: a mistake in them must cost nothing that runs."""
+    environments = environments_of(specs)
+    if environments:
+        prepare(environments)
+    return specs
 
 
 def _announce(specs: tuple[ApplicationSpec, ...]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from trygon.spec.packages import PackageEnvironment
+
 __all__ = [
     "ApplicationSpec",
     "CodeLocation",
@@ -51,6 +53,12 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
     env_vars: dict[str, str] = {}
     #: This deployment's own working directory (``runtime_env``); None takes the application's.
     working_dir: str | None = None
+    #: Local packages, modules and folders of modules that it looks in first (``runtime_env``).
+    py_modules: tuple[str, ...] = ()
+    #: The folders to look in for them and for those of `working_dir`; empty until it is complete.
+    module_path: tuple[str, ...] = ()
+    #: Packages of its own (``runtime_env``), instead of the application's; None takes the application's.
+    packages: PackageEnvironment | None = None
     #: None, or the fields of an AutoscalingConfig as JSON values.
     autoscaling: dict[str, Any] | None = None
     #: None, or the fields of a LoggingConfig as JSON values.
@@ -60,6 +68,16 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
     rolling_update_percentage: float = 0.2
     #: Options that are stored and shown but change nothing yet on one machine, as JSON values.
     inert: dict[str, Any] = {}
+
+
+class ModuleSource(msgspec.Struct, frozen=True, kw_only=True):
+    """The source of one module as it was when the application was built."""
+
+    name: str
+    #: Of its file, which may hold something else by now.
+    path: str
+    is_package: bool
+    source: bytes
 
 
 class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,22 +92,16 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     options: DeploymentOptions = DeploymentOptions()
     #: Names of the deployments of this application that the definition holds handles of.
     children: tuple[str, ...] = ()
+    #: The modules in its own `module_path`, on their way to the controller, which keeps them apart.
+    modules: tuple[ModuleSource, ...] = ()
+    #: Digest of what the controller made of `modules`; empty without.
+    snapshot: str = ""
     #: Where the FastAPI documentation page is, relative to the route prefix, or None.
     docs_path: str | None = None
 
     def with_options(self, **changes: Any) -> DeploymentSpec:
         """Return a copy with some options changed."""
         return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, **changes))
-
-
-class ModuleSource(msgspec.Struct, frozen=True, kw_only=True):
-    """The source of one module as it was when the application was built."""
-
-    name: str
-    #: Of its file, which may hold something else by now.
-    path: str
-    is_package: bool
-    source: bytes
 
 
 class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +111,8 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     sys_path: tuple[str, ...] = ()
     working_dir: str | None = None
     env_vars: dict[str, str] = {}
+    #: Packages beside those of the environment that starts Trygon; None for none.
+    packages: PackageEnvironment | None = None
     #: The application's own modules, on their way to the controller, which keeps them apart.
     modules: tuple[ModuleSource, ...] = ()
     #: Digest of what the controller made of `modules`; empty without a snapshot.
@@ -146,6 +160,11 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
             if deployment.name == name:
                 return deployment
         raise KeyError(name)
+
+    def packages_of(self, deployment: DeploymentSpec) -> PackageEnvironment | None:
+        """Return the packages that the replicas of a deployment run with; None for those that Trygon runs with."""
+        own = deployment.options.packages
+        return (self.code.packages if own is None else own) or None
 
     def with_deployments(self, deployments: tuple[DeploymentSpec, ...]) -> ApplicationSpec:
         """Return a copy with other deployments."""

@@ -18,6 +18,7 @@ from trygon.spec.autoscaling import AutoscalingPolicy
 from trygon.spec.document import Mistake, read_document
 from trygon.spec.http_options import ControllerOptions, HTTPOptions, ProxyLocation, gRPCOptions
 from trygon.spec.logging_options import LoggingConfig, TracingConfig
+from trygon.spec.packages import PackageEnvironment, check_pip
 from trygon.spec.validation import OptionError, Options, check_value, near_names, number
 
 __all__ = [
@@ -39,6 +40,8 @@ class RuntimeEnv(msgspec.Struct, frozen=True, kw_only=True):
     working_dir: str | None = None
     #: Folders (or packages) that modules are looked for in, before everything else.
     py_modules: tuple[str, ...] = ()
+    #: Packages to install; None for none.
+    packages: PackageEnvironment | None = None
 
 
 class DeploymentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +207,7 @@ _MISPLACED = {
     "port": "it belongs into http_options, at the top of the file",
     "import_path": "it belongs to an item of 'applications'",
 }
-_RUNTIME_ENV = ("env_vars", "working_dir", "py_modules")
+_RUNTIME_ENV = ("env_vars", "working_dir", "py_modules", "pip")
 
 
 class _Reader:
@@ -376,17 +379,17 @@ class _Reader:
             return RuntimeEnv()
         before = len(self.mistakes)
         modules = value.get("py_modules") or []
-        if not isinstance(modules, list) or not all(isinstance(item, str) for item in modules):
-            self._note(f"{path}.py_modules", f"wanted a list of local folders, found {_shown(modules)}")
         for key, item in value.items():
-            if key != "py_modules":
-                self._env_entry(f"{path}.{key}", key, item)
+            self._env_entry(f"{path}.{key}", key, item)
+        if self._checks is None and "pip" in value:
+            self._try(f"{path}.pip", lambda: check_pip(value["pip"]), "pip")
         if len(self.mistakes) > before:
             return RuntimeEnv()
         return RuntimeEnv(
             env_vars=dict(value.get("env_vars") or {}),
             working_dir=value.get("working_dir"),
             py_modules=tuple(modules),
+            packages=check_pip(value.get("pip")),
         )
 
     def _env_entry(self, path: str, key: str, item: Any) -> None:

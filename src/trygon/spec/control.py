@@ -33,6 +33,7 @@ __all__ = [
     "ReconfigureDone",
     "ReplicaAlive",
     "ReplicaFailed",
+    "ReplicaPreparing",
     "ReplicaReady",
     "ReplicaUnhealthy",
     "Reply",
@@ -77,6 +78,14 @@ class ReplicaFailed(_Message, frozen=True):
     replica_id: str
     #: The user's traceback, or one paragraph.
     error: str
+
+
+class ReplicaPreparing(_Message, frozen=True):
+    """The replica is not started yet, because what it needs is being built."""
+
+    replica_id: str
+    #: For people.
+    doing: str
 
 
 class ReplicaUnhealthy(_Message, frozen=True):
@@ -288,6 +297,7 @@ FromPeer = (
     | ReplicaReady
     | ReplicaAlive
     | ReplicaFailed
+    | ReplicaPreparing
     | ReplicaUnhealthy
     | ReconfigureDone
     | TableApplied

@@ -8,6 +8,7 @@ import msgspec
 
 from trygon.spec.admin import AdminOptions
 from trygon.spec.application import CodeLocation, DeploymentOptions
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["AdminLaunch", "IngressLaunch", "ReplicaLaunch"]
 
@@ -44,6 +45,8 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[str, ...] = ()
     #: File with the sources that the application's own modules had when it was built; empty for none.
     snapshot_path: str = ""
+    #: The same for the modules of the deployment's own `module_path`.
+    own_snapshot_path: str = ""
     #: The LoggingConfig of the application, or else the instance, as JSON values, or None.
     app_logging: dict[str, Any] | None = None
     #: For each deployment of its revision, the number of the revision that brought the code that runs.
@@ -51,6 +54,12 @@ class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
     generations: dict[str, int] = {}
     #: It takes requests of the revision that serves as soon as it is ready, before its own is complete.
     joins: bool = False
+
+    @property
+    def packages(self) -> PackageEnvironment | None:
+        """The packages it runs with; None for those that Trygon runs with."""
+        own = self.options.packages
+        return (self.code.packages if own is None else own) or None
 
     @property
     def generation(self) -> int:

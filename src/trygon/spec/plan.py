@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
 from trygon.spec.application import ApplicationSpec, DeploymentOptions, DeploymentSpec
+from trygon.spec.packages import PackageEnvironment
 
 __all__ = [
     "ApplicationChange",
@@ -32,6 +34,7 @@ _OUTSIDE = frozenset(
         *("max_constructor_retry_count", "max_surge_percent", "rolling_update_percentage", "inert"),
     }
 )
+_PASSWORD = re.compile(r"//[^/@\s]+@")
 _COUNTS = frozenset({"num_replicas", "autoscaling"})
 #: Options that a replica takes over while it runs.
 _INSIDE = frozenset({"user_config", "max_ongoing_requests", "logging"})
@@ -112,14 +115,23 @@ class DeployPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_definitions(spec: ApplicationSpec) -> ApplicationSpec:
-    """Return the specification with a digest in the place of each definition: enough to compare."""
+    """Return the specification with a digest in the place of each definition and snapshot: enough to compare."""
     return msgspec.structs.replace(
         spec,
         deployments=tuple(
-            msgspec.structs.replace(d, definition=hashlib.sha256(d.definition).digest())
+            msgspec.structs.replace(
+                d, definition=hashlib.sha256(d.definition).digest(), modules=(), snapshot=_snapshot(d)
+            )
             for d in spec.deployments
         ),
     )
+
+
+def _snapshot(deployment: DeploymentSpec) -> str:
+    """Return the digest that the controller names the deployment's own modules by."""
+    if not deployment.modules:
+        return deployment.snapshot
+    return hashlib.sha256(msgspec.msgpack.encode(deployment.modules)).hexdigest()
 
 
 def removed_names(old: Iterable[ApplicationSpec], new: Iterable[ApplicationSpec]) -> tuple[str, ...]:
@@ -209,6 +221,8 @@ def _all_roll(old: ApplicationSpec, new: ApplicationSpec) -> tuple[str, ...]:
         reasons.append("files of the code changed")
     if old.code.env_vars != new.code.env_vars:
         reasons.append("env_vars of the application changed")
+    if old.code.packages != new.code.packages:
+        reasons.append(_package_difference(old.code.packages, new.code.packages))
     if old.code.working_dir != new.code.working_dir:
         reasons.append(f"working_dir {old.code.working_dir!r} -> {new.code.working_dir!r}")
     if old.code.sys_path != new.code.sys_path:
@@ -222,6 +236,8 @@ def _deployment_change(old: DeploymentSpec, new: DeploymentSpec, rolled: tuple[s
         reasons.append("its code or its arguments changed")
     if old.children != new.children:
         reasons.append("it is bound to other deployments")
+    if old.snapshot != new.snapshot:
+        reasons.append("files of its own modules changed")
     changed = [
         field
         for field in DeploymentOptions.__struct_fields__
@@ -244,10 +260,24 @@ def _difference(old: DeploymentOptions, new: DeploymentOptions, field: str) -> s
     before, after = getattr(old, field), getattr(new, field)
     if field == "num_replicas":
         return f"{before} -> {_replicas(after)}"
+    if (
+        isinstance(before, PackageEnvironment | None)
+        and isinstance(after, PackageEnvironment | None)
+        and before != after
+    ):
+        return _package_difference(before, after)
     if isinstance(before, int | float | str | None) and isinstance(after, int | float | str | None):
         return f"{field} {before!r} -> {after!r}"
     # Values of variables may be secrets, and others fill a screen.
     return f"{field} changed"
+
+
+def _package_difference(old: PackageEnvironment | None, new: PackageEnvironment | None) -> str:
+    before, after = (set(e.requirements) if e is not None else set() for e in (old, new))
+    # Options of pip, and addresses, may hold the password of an index.
+    told = [f"-{line}" for line in sorted(before - after) if not line.startswith("-")]
+    told += [f"+{line}" for line in sorted(after - before) if not line.startswith("-")]
+    return f"packages changed ({_PASSWORD.sub('//***@', ', '.join(told))})" if told else "packages changed"
 
 
 def _replicas(count: int) -> str:

@@ -198,11 +198,25 @@ BROKEN = (
         "a mapping of names and values",
     ),
     Broken(
-        "packages to install",
-        f"{_APP}  runtime_env:\n    pip: [torch]\n",
+        "a package that is a number",
+        f"{_APP}  runtime_env:\n    pip: [3]\n",
         5,
         "applications[0].runtime_env.pip",
-        "install them in the environment",
+        "wanted a string for each item of pip, found 3 of type int; put it in quotes",
+    ),
+    Broken(
+        "packages for another tool",
+        f"{_APP}  runtime_env:\n    uv: [torch]\n",
+        5,
+        "applications[0].runtime_env.uv",
+        "write 'pip', which takes the same list",
+    ),
+    Broken(
+        "remote modules",
+        f"{_APP}  runtime_env:\n    py_modules: ['s3://x/y']\n",
+        5,
+        "applications[0].runtime_env.py_modules",
+        "'s3://x/y' is not a local path",
     ),
     Broken(
         "a variable that is a number",

@@ -76,6 +76,9 @@ def _is_same_code(
         and old.options.resources == new.options.resources
         and old.options.env_vars == new.options.env_vars
         and old.options.working_dir == new.options.working_dir
+        and old.options.module_path == new.options.module_path
+        and old.snapshot == new.snapshot
+        and old.options.packages == new.options.packages
     )
 
 

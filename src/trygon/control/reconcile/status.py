@@ -199,7 +199,9 @@ def _any_answers(replicas: list[Replica], revision: Revision) -> bool:
 
 
 def _troubles(replicas: list[Replica]) -> list[str]:
-    return [f"replica {r.launch.replica_tag}: {describe_trouble(r.trouble)}" for r in replicas if r.trouble]
+    troubles = [(r, describe_trouble(r.trouble)) for r in replicas if r.trouble]
+    troubles += [(r, r.delay) for r in replicas if r.delay and r.phase is ReplicaPhase.STARTING]
+    return [f"replica {r.launch.replica_tag}: {text}" for r, text in troubles]
 
 
 def _progress(ready: int, wanted: int, record: StartRecord) -> str:
