@@ -29,10 +29,10 @@ class Slots:
         """Whether one more must be rejected."""
         return self.ongoing >= self.limit
 
-    def take(self) -> Slot:
-        """Take a place; the caller has looked at `is_full`."""
+    def take(self, sent: int = 0) -> Slot:
+        """Take a place for a request with this stamp; the caller has looked at `is_full`."""
         self.ongoing += 1
-        return Slot(self)
+        return Slot(self, sent)
 
     def free(self) -> None:
         """Give a place back; called by its `Slot`."""
@@ -47,10 +47,13 @@ class Slot:
     at once and the place only when the thread returns.
     """
 
-    __slots__ = ("_is_left", "_num_working", "_slots", "working")
+    __slots__ = ("_is_left", "_num_working", "_slots", "computed", "sent", "working")
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, sent: int = 0) -> None:
         self._slots = slots
+        #: The stamp of the request's frame, and when user code was done with it; 0 while nobody measures.
+        self.sent = sent
+        self.computed = 0.0
         self._is_left = False
         #: Threads that `leave` waits for.
         self._num_working = 0

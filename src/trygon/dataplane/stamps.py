@@ -1,0 +1,36 @@
+"""Stamps: when a caller sent a request, in the `value` field of its frame, which nothing else uses.
+
+CLOCK_MONOTONIC is one clock for all processes of a machine, so the replica can tell how long the way took.
+0 is no stamp: the caller does not measure stages, and then its replica does not either.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trygon.clock import RealClock
+
+__all__ = ["monotonic", "seconds_since", "set_stamping", "stamp"]
+
+#: Microseconds in 32 bits: they come round after 71 minutes, and no frame is under way for that long.
+_MASK: Final = 0xFFFFFFFF
+
+monotonic = RealClock.monotonic
+_is_on = True
+
+
+def set_stamping(*, is_on: bool) -> None:
+    """Say whether this process's requests carry a stamp; they do unless it is switched off."""
+    global _is_on
+    _is_on = is_on
+
+
+def stamp() -> int:
+    """Return the stamp of this moment."""
+    return int(monotonic() * 1e6) & _MASK or 1 if _is_on else 0
+
+
+def seconds_since(sent: int, now: float) -> float:
+    """Return the seconds from a stamp to `now`; one that is a little ahead of it counts as now."""
+    passed = (int(now * 1e6) - sent) & _MASK
+    return passed * 1e-6 if passed <= _MASK >> 1 else 0.0
