@@ -71,6 +71,10 @@ class Settings:
     admin_allowed_hosts: tuple[str, ...] = ()
     #: `TRYGON_ADMIN_ALLOW_PLAINTEXT`: plain HTTP off loopback too.
     admin_allow_plaintext: bool = False
+    #: `TRYGON_METRICS_PREFIX`: "trygon", or "ray" for the names that Ray Serve's dashboards ask for.
+    metrics_prefix: Literal["trygon", "ray"] = "trygon"
+    #: `TRYGON_METRICS`: "on"; "basic" measures no stages of requests, "off" counts nothing.
+    metrics: Literal["on", "basic", "off"] = "on"
     #: `TRYGON_LOG_LEVEL`: level of the system's own log lines.
     log_level: str = "INFO"
 
@@ -119,6 +123,8 @@ class Settings:
             admin_host=read("TRYGON_ADMIN_HOST", _host, "127.0.0.1"),
             admin_allowed_hosts=read("TRYGON_ADMIN_ALLOWED_HOSTS", _hosts, ()),
             admin_allow_plaintext=read("TRYGON_ADMIN_ALLOW_PLAINTEXT", _flag, False),
+            metrics_prefix=read("TRYGON_METRICS_PREFIX", _metrics_prefix, "trygon"),
+            metrics=read("TRYGON_METRICS", _metrics, "on"),
             log_level=read("TRYGON_LOG_LEVEL", _level, "INFO"),
             default_http_host=read("RAY_SERVE_DEFAULT_HTTP_HOST", _host, "127.0.0.1"),
             http_keep_alive_timeout_s=read("RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S", _seconds, 0.0),
@@ -142,13 +148,20 @@ class Settings:
         )
 
 
-def admin_options(settings: Settings, *, attached: bool, port: int | None = None) -> AdminOptions | None:
+def admin_options(
+    settings: Settings,
+    *,
+    attached: bool,
+    port: int | None = None,
+    metrics_prefix: Literal["trygon", "ray"] | None = None,
+) -> AdminOptions | None:
     """Return how a new instance serves its admin port, or None for not at all.
 
     Args:
         settings: This process's.
         attached: An instance that ends with its program has none unless somebody asks for it.
         port: Asks for it; None leaves it to the settings.
+        metrics_prefix: What the names of metrics begin with; None leaves it to the settings.
     """
     chosen = settings.admin_port if port is None else port
     if chosen == "off" or (chosen is None and attached):
@@ -158,6 +171,7 @@ def admin_options(settings: Settings, *, attached: bool, port: int | None = None
         port=chosen,
         allowed_hosts=settings.admin_allowed_hosts,
         allow_plaintext=settings.admin_allow_plaintext,
+        metrics_prefix=metrics_prefix or settings.metrics_prefix,
     )
 
 
@@ -297,6 +311,24 @@ def _admin_port(text: str) -> int | Literal["off"]:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
         raise ValueError("a port from 0 to 65535 (0 takes a free one), or 'off'")
     return int(text)
+
+
+def _metrics_prefix(text: str) -> Literal["trygon", "ray"]:
+    if text == "trygon":
+        return "trygon"
+    if text == "ray":
+        return "ray"
+    raise ValueError("'trygon' or 'ray'")
+
+
+def _metrics(text: str) -> Literal["on", "basic", "off"]:
+    if text == "on":
+        return "on"
+    if text == "basic":
+        return "basic"
+    if text == "off":
+        return "off"
+    raise ValueError("'on', 'basic' or 'off'")
 
 
 def _header_name(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -44,6 +45,11 @@ _STEP_S = 0.05
     help="Port of the admin API; 0 takes a free one. [default: as before, or 8265, or a free one if it is taken]",
 )
 @click.option(
+    "--metrics-prefix",
+    type=click.Choice(("trygon", "ray")),
+    help="What names of metrics begin with; ray gives them Ray Serve's names. [default: as before, or trygon]",
+)
+@click.option(
     "-c", "--config", "path", metavar="FILE", help="Configuration file with options of HTTP and applications."
 )
 @click.option(
@@ -60,6 +66,7 @@ def start(  # noqa: PLR0913 - the options of a command line
     http_host: str | None,
     http_port: int | None,
     admin_port: int | None,
+    metrics_prefix: Literal["trygon", "ray"] | None,
     path: str | None,
     app_dirs: tuple[str, ...],
     *,
@@ -86,6 +93,7 @@ def start(  # noqa: PLR0913 - the options of a command line
         proxy_location=config.proxy_location if config is not None else None,
         instance=name,
         admin_port=admin_port,
+        metrics_prefix=metrics_prefix,
         logging=(config.logging if config is not None else None) or {},
         blocking=False,
     )

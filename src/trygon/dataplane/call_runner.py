@@ -50,9 +50,7 @@ class CallRunner:
         #: Where each call is counted; None counts none.
         self.metrics: ReplicaMetrics | None = None
 
-    def begin(  # noqa: PLR0913 - a frame's fields
-        self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int
-    ) -> None:
+    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int) -> None:
         """Start a call; the caller has seen that there is a slot, `sent` is its stamp."""
         exchange = CallExchange(carrier, stream, flags)
         carrier.exchanges[stream] = exchange

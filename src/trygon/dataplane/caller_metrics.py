@@ -11,7 +11,7 @@ from typing import cast
 from trygon.dataplane.lines import Lines
 from trygon.observability.metrics import REGISTRY, Cell, HistogramCell, stage_cell
 
-__all__ = ["CallerCollector", "CallerStats"]
+__all__ = ["CallerCollector", "CallerStats", "ReadCallers"]
 
 _CALLER = ("application", "deployment", "handle")
 
@@ -101,3 +101,6 @@ class CallerCollector:
                 cast(Cell, _CALLS.cell(*labels)).value = count
             cast(Cell, _QUEUED.cell(*labels)).value = waiting
             cast(Cell, _ONGOING.cell(*labels)).value = ongoing
+            if waiting or ongoing:
+                # Their end is no news of its own, so somebody must look again.
+                REGISTRY.wake()

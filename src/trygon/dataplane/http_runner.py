@@ -64,9 +64,7 @@ class HttpRunner:
         self._asgi_app = app
         self._state = state
 
-    def begin(  # noqa: PLR0913 - a frame's fields
-        self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int
-    ) -> None:
+    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int) -> None:
         """Start a request; the caller has seen that there is a slot, `sent` is its stamp."""
         meta = _decode(head)
         exchange = HttpExchange(carrier, stream, body, more=bool(flags & _MORE))

@@ -16,6 +16,7 @@ import threading
 from typing import Any, Protocol
 
 from trygon.dataplane.frames import HEADER, HEADER_SIZE, MAX_FRAME_BYTES, FrameKind
+from trygon.observability.metrics import REGISTRY
 
 __all__ = ["MAX_REQUEST_BYTES", "WINDOW_S", "Line", "LineCall", "Lines", "LinesOwner"]
 
@@ -380,6 +381,8 @@ class Lines:
     def _use(self, line: Line, call: LineCall) -> Line:
         self._used.add(line)
         self.num_calls += 1
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
         line.begin_use(call)
         return line
 

@@ -12,6 +12,7 @@ from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.replay import ReplayDesk
 from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from trygon.observability.metrics import REGISTRY
 from trygon.spec.routing import DeploymentTargets, ReplicaDeath
 
 __all__ = ["Pool", "PoolKey"]
@@ -162,6 +163,8 @@ class Pool:
     def submit(self, call: Call) -> None:
         """Start `call` now, let it wait, or refuse it."""
         self._on_busy()
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
         links = self.links
         if self.desk is not None:
             admitted = self.desk.admit(call)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from trygon.dataplane.slots import Slot
+from trygon.dataplane.slots import Slot, Slots
 from trygon.dataplane.stamps import monotonic, seconds_since
 from trygon.observability.metrics import REGISTRY, Cell, HistogramCell, stage_cell
-
-if TYPE_CHECKING:
-    # It has runners, which have these metrics.
-    from trygon.dataplane.replica import Replica
 
 __all__ = ["ReplicaMetrics"]
 
@@ -52,7 +48,10 @@ _BYTES = REGISTRY.counter(
     ("application", "deployment", "direction"),
 )
 _HEALTH_FAILURES = REGISTRY.counter(
-    "health_check_failures", "Health checks of the user's that failed.", _REPLICA, total="deployment_health_failures"
+    "health_check_failures",
+    "Health checks of the user's that failed.",
+    _REPLICA,
+    total="deployment_health_failures",
 )
 
 
@@ -118,8 +117,7 @@ class ReplicaMetrics:
         latency = found.latency
         latency.counts[bisect_left(latency.bounds, latency_s)] += 1
         latency.sum += latency_s
-        if latency_s > found.longest:
-            found.longest = latency_s
+        found.longest = max(found.longest, latency_s)
         if is_error:
             found.errors += 1
         sent = slot.sent
@@ -156,8 +154,13 @@ class ReplicaMetrics:
         _HEALTH_FAILURES.cell(*self._names).value += 1
         REGISTRY.wake()
 
-    def collect(self, replica: Replica) -> None:
-        """Fill the families that are made from others; before each publication."""
+    def collect(self, slots: Slots, transferred: tuple[int, int]) -> None:
+        """Fill the families that are made from others; before each publication.
+
+        Args:
+            slots: The places of the replica.
+            transferred: Bytes that came from callers, and that went to them.
+        """
         names = self._names
         busy_s = 0.0
         for route, found in list(self._routes.items()):
@@ -166,13 +169,16 @@ class ReplicaMetrics:
             _ERRORS.cell(*names, route).value = found.errors
             _MAX_LATENCY.cell(*names, route).value = found.longest * 1e3
             found.longest = 0.0
-        _ONGOING.cell(*names).value = replica.ongoing
+        _ONGOING.cell(*names).value = slots.ongoing
         now = monotonic()
-        room_s = (now - self._collected) * replica.slots.limit
+        room_s = (now - self._collected) * slots.limit
         share = (busy_s - self._busy_s) / room_s if room_s > 0 else 0.0
         _UTILIZATION.cell(*names).value = min(share, 1.0) * 100
         self._collected, self._busy_s = now, busy_s
-        received, sent = replica.transferred
+        if share:
+            # What is told of the time since the last look must not stand after the last request.
+            REGISTRY.wake()
+        received, sent = transferred
         _BYTES.cell(*names[:2], "request").value = received
         _BYTES.cell(*names[:2], "response").value = sent
 

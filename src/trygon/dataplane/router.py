@@ -73,12 +73,12 @@ class Router:
 
     def read_callers(self) -> dict[tuple[str, str], tuple[CallerStats, int, int]]:
         """Return for each deployment its stats, how many requests wait, and how many are in work."""
-        found = {names: [0, 0] for names in self._stats}
+        waiting = dict.fromkeys(self._stats, 0)
+        ongoing = dict.fromkeys(self._stats, 0)
         for key, pool in self._pools.items():
-            counts = found[key[:2]]
-            counts[0] += pool.num_waiting
-            counts[1] += sum(link.ongoing + link.lines.num_used for link in pool.links)
-        return {names: (self._stats[names], *counts) for names, counts in found.items()}
+            waiting[key[:2]] += pool.num_waiting
+            ongoing[key[:2]] += sum(link.ongoing + link.lines.num_used for link in pool.links)
+        return {names: (stats, waiting[names], ongoing[names]) for names, stats in self._stats.items()}
 
     def _drop(self, key: PoolKey) -> None:
         for call in self._pools.pop(key).close():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ _Tags = tuple[tuple[str, str], ...]
 #: One of the metrics of each kind and name, and what all of them hold by tags.
 _metrics: dict[tuple[str, str], _Metric] = {}
 _values: dict[tuple[str, str], dict[_Tags, Any]] = {}
+#: Of histograms, by name.
+_boundaries: dict[str, tuple[float, ...]] = {}
 #: Sets of tags that were not kept, by name.
 _dropped: dict[str, int] = {}
 _no_tags: Callable[[], Mapping[str, str]] = dict
@@ -82,7 +85,13 @@ def families() -> list[FamilySnapshot]:
     return found
 
 
+def _forget_in_child() -> None:
+    for held in _values.values():
+        held.clear()
+
+
 REGISTRY.add_source(families)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class _Metric:
@@ -270,7 +279,8 @@ class Histogram(_Metric):
                 "for example [0.1, 1, 10]"
             )
         super().__init__(name, description, tag_keys)
-        self._boundaries = tuple(float(bound) for bound in boundaries)
+        # Those of the first metric of this name, whose counts all of them share.
+        self._boundaries = _boundaries.setdefault(name, tuple(float(bound) for bound in boundaries))
 
     def observe(self, value: int | float, tags: dict[str, str] | None = None) -> None:
         """Count one observation.
@@ -281,8 +291,7 @@ class Histogram(_Metric):
         key = self._tags(tags)
         with _lock:
             if self._has_place(key):
-                # Those of the first metric of this name, whose counts these are.
-                bounds = _metrics[self.kind, self._name]._bounds()
+                bounds = self._boundaries
                 counts, _ = held = self._values.setdefault(key, [[0] * (len(bounds) + 1), 0.0])
                 counts[bisect.bisect_left(bounds, value)] += 1
                 held[1] += value

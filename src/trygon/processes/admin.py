@@ -51,7 +51,10 @@ async def _serve(launch: AdminLaunch) -> None:
     # It is there since the instance started, unless somebody removed it to have another one.
     token = read_token(ensure_token(Path(launch.token_path).parent))
     access = Access(token, launch.options, scheme=scheme)
-    gateway = AdminGateway(access, AdminApplication(ControllerBackend(link, folder=os.getcwd())), loop=loop)
+    runtime_dir = Path(launch.controller_address).parent
+    backend = ControllerBackend(link, folder=os.getcwd(), runtime_dir=runtime_dir)
+    application = AdminApplication(backend, metrics_prefix=launch.options.metrics_prefix)
+    gateway = AdminGateway(access, application, loop=loop)
     settings = HttpSettings(
         own_paths=False,
         scheme=scheme,

@@ -7,11 +7,15 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import msgspec
 
 from trygon.client.link import ControlLink
-from trygon.errors import ConfigError, DeployError
+from trygon.clock import RealClock
+from trygon.errors import ConfigError, DeployError, InstanceError
+from trygon.observability.metrics import FamilySnapshot
+from trygon.observability.metrics.gathering import gather
 from trygon.processes.config_build import BuildTask, BuiltConfig
 from trygon.spec.config_file import place
 from trygon.spec.control import DeleteApplication, DeployApplications, GetDetails
@@ -40,10 +44,12 @@ class ControllerBackend:
     Args:
         link: The open control link.
         folder: Where modules are looked for, and what relative paths in a configuration start from.
+        runtime_dir: Where processes publish their numbers.
     """
 
-    def __init__(self, link: ControlLink, *, folder: str) -> None:
+    def __init__(self, link: ControlLink, *, folder: str, runtime_dir: Path) -> None:
         self._link = link
+        self._runtime_dir = runtime_dir
         self._folder = folder
         #: One at a time: a build keeps several cores busy, and what it found is compared with what runs.
         self._changing = asyncio.Lock()
@@ -53,6 +59,16 @@ class ControllerBackend:
         """Return everything that runs."""
         answer = await self._link.call(GetDetails(), timeout_s=_ANSWER_S)
         return msgspec.convert(answer, InstanceDetails)
+
+    async def families(self) -> list[FamilySnapshot]:
+        """Return what all processes have counted, the dead ones too."""
+        try:
+            gathered = await asyncio.to_thread(gather, self._runtime_dir, RealClock.wall())
+        except OSError as error:
+            raise InstanceError(
+                f"the metrics in {str(self._runtime_dir)!r} cannot be read: {error}"
+            ) from None
+        return gathered.families
 
     async def deploy(self, config: bytes) -> None:
         """Make the applications those of a configuration file, but for those that programs deployed."""

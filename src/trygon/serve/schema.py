@@ -14,6 +14,7 @@ from trygon.spec.status import (
     InstanceStatus,
     ProxyStatus,
     ReplicaState,
+    Traffic,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ReplicaState",
     "ServeStatus",
     "TracingConfig",
+    "Traffic",
 ]
 
 

@@ -24,6 +24,8 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: tuple[str, ...] = ()
     #: Serve plain HTTP off loopback too: whoever can read the network can then read the token.
     allow_plaintext: bool = False
+    #: What the names of metrics begin with: "trygon", or "ray" as in Ray Serve.
+    metrics_prefix: str = "trygon"
 
     @property
     def loopback(self) -> bool:

@@ -45,9 +45,7 @@ def _family(name: str, family: FamilySnapshot) -> list[str]:
     lines = [f"# HELP {name} {text}\n", f"# TYPE {name} {family.kind}\n"]
     for values, value in sorted(family.samples.items()):
         labels = [
-            f'{label}="{_escape(found)}"'
-            for label, found in zip(family.labels, values, strict=True)
-            if found
+            f'{label}="{_escape(found)}"' for label, found in zip(family.labels, values, strict=True) if found
         ]
         if isinstance(value, list):
             lines += _histogram(name, labels, family.bounds, value)

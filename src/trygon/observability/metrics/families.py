@@ -6,7 +6,16 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-__all__ = ["MAX_SERIES", "PROCESS_LABELS", "Cell", "Family", "FamilySnapshot", "HistogramCell", "Kind"]
+__all__ = [
+    "MAX_SERIES",
+    "PROCESS_LABELS",
+    "Cell",
+    "Family",
+    "FamilySnapshot",
+    "HistogramCell",
+    "Kind",
+    "Value",
+]
 
 #: "counter", "gauge" or "histogram".
 Kind = str
@@ -92,7 +101,18 @@ class HistogramCell:
 class Family:
     """All numbers of one name; made by a `Registry`."""
 
-    __slots__ = ("_cells", "_make", "_spare", "bounds", "help", "kind", "labels", "name", "num_dropped", "total")
+    __slots__ = (
+        "_cells",
+        "_make",
+        "_spare",
+        "bounds",
+        "help",
+        "kind",
+        "labels",
+        "name",
+        "num_dropped",
+        "total",
+    )
 
     def __init__(  # noqa: PLR0913 - the fields of a family
         self,

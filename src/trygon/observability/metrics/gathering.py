@@ -167,11 +167,15 @@ def _read_totals(folder: Path) -> _Totals:
         return _Totals(
             plain["folded"],
             [FamilySnapshot.of_plain(family) for family in plain["families"]],
-            [(at, [FamilySnapshot.of_plain(family) for family in families]) for at, families in plain["gone"]],
+            [
+                (at, [FamilySnapshot.of_plain(family) for family in families])
+                for at, families in plain["gone"]
+            ],
             plain["num_running"],
             {(app, name): parts for app, name, parts in plain["traffic"]},
         )
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):
+        # There is none yet. A damaged one costs the counts of the dead, never the scrape.
         return _Totals()
 
 

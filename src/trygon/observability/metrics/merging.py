@@ -86,9 +86,8 @@ def shown(
     """
     running = list(running)
     found = list(running)
-    for family in totals:
-        if not any(label in PROCESS_LABELS for label in family.labels) and not family.total:
-            found.append(family)
+    totals = list(totals)
+    found += [family for family in totals if not family.total]
     found += [family for family in gone if _names_process(family)]
     sums = [
         without_processes(family)._replace(name=family.total, total="")

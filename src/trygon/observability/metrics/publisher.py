@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -59,19 +60,17 @@ class Publisher:
         self._published = float("-inf")
         self._has_failed = False
         self._is_closed = False
-        self._pid = os.getpid()
 
     def start(self) -> None:
         """Publish changes from now on, and what has changed before."""
+        _publishers.add(self)
         self._registry.on_change = self._on_change
         if not self._registry.is_quiet:
             self._arm()
 
     def _on_change(self) -> None:
-        # A fork of this process must not write to its page, and its loop does not run.
-        if os.getpid() == self._pid:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._arm)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._arm)
 
     def _arm(self) -> None:
         if self._timer is None and not self._is_closed:
@@ -91,7 +90,7 @@ class Publisher:
         try:
             if self._page is None:
                 fold_if_many(self._folder, wall)
-                name = f"{self._role}-{self._pid}-{os.urandom(4).hex()}{PAGE_SUFFIX}"
+                name = f"{self._role}-{os.getpid()}-{os.urandom(4).hex()}{PAGE_SUFFIX}"
                 self._page = Page(self._folder / name)
             families = self._registry.snapshot()
             slots = self._log.update(now, self.traffic())
@@ -114,6 +113,23 @@ class Publisher:
             self._registry.on_change = _ignore
         if self._page is not None:
             self._page.close()
+
+    def leave_to_parent(self) -> None:
+        """Let go of the page in a fork, or its lock would outlive the parent."""
+        self._is_closed = True
+        if self._page is not None:
+            self._page.close()
+
+
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _leave_all_in_child() -> None:
+    for publisher in list(_publishers):
+        publisher.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_all_in_child)
 
 
 def _ignore() -> None:

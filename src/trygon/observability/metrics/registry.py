@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from trygon.observability.metrics.families import Family, FamilySnapshot, Kind
+from trygon.observability.metrics.families import Family, FamilySnapshot
 
-__all__ = ["LATENCY_BUCKETS_MS", "REGISTRY", "STAGE_BUCKETS_MS", "Registry"]
+__all__ = ["LATENCY_BUCKETS_MS", "REGISTRY", "STAGE_BUCKETS_MS", "Collector", "Registry", "Source"]
 
 #: Ray Serve's, and three finer ones below.
 LATENCY_BUCKETS_MS: Final = (
@@ -59,7 +60,7 @@ class Registry:
         """Declare a family of levels."""
         return self._declare(Family(name, "gauge", text, labels))
 
-    def histogram(  # noqa: PLR0913 - the fields of a family
+    def histogram(
         self,
         name: str,
         text: str,
@@ -80,9 +81,7 @@ class Registry:
             total: Name of the family that adds up all processes.
         """
         chosen = self.latency_bounds if bounds is None else bounds
-        return self._declare(
-            Family(name, "histogram", text, labels, bounds=chosen, scale=scale, total=total)
-        )
+        return self._declare(Family(name, "histogram", text, labels, bounds=chosen, scale=scale, total=total))
 
     def _declare(self, family: Family) -> Family:
         known = self._families.setdefault(family.name, family)
@@ -143,3 +142,5 @@ class Registry:
 
 
 REGISTRY = Registry()
+# Else what a program counted would be published twice when its fork connects too.
+os.register_at_fork(after_in_child=REGISTRY.clear)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["SLOT_S", "WINDOW_S", "Slots", "Traffic", "TrafficLog", "quantile", "traffic_of"]
+__all__ = ["SLOT_S", "WINDOW_S", "Key", "Slots", "Total", "Traffic", "TrafficLog", "quantile", "traffic_of"]
 
 SLOT_S: Final = 5
 _NUM_SLOTS: Final = 12
