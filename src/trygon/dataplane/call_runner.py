@@ -54,8 +54,9 @@ class CallRunner:
         """Start a call; the caller has seen that there is a slot, `sent` is its stamp."""
         exchange = CallExchange(carrier, stream, flags)
         carrier.exchanges[stream] = exchange
-        slot = self._slots.take(sent)
-        exchange.task = self._loop.create_task(self._serve(exchange, _decode(head), body, slot))
+        # Decoded first: what cannot be decoded must take no slot.
+        meta = _decode(head)
+        exchange.task = self._loop.create_task(self._serve(exchange, meta, body, self._slots.take(sent)))
 
     async def _serve(self, exchange: CallExchange, meta: CallMeta, body: bytes, slot: Slot) -> None:
         context = RequestContext(meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id)
