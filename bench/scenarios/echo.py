@@ -10,7 +10,7 @@ from bench.systems import PEERS, Running, ray, trygon, uvicorn
 from bench.table import Check, Report, ratio
 from bench.wrk import WrkResult, require_wrk, run_wrk
 
-__all__ = ["COLUMNS", "Pair", "drive", "run_chain", "run_echo", "run_echo_log", "wrk_rows"]
+__all__ = ["Pair", "drive", "run_chain", "run_echo", "run_echo_log", "wrk_rows"]
 
 COLUMNS = (
     "system",

@@ -106,6 +106,12 @@ class Settings:
     #: `RAY_SERVE_*` and `TRYGON_*` variables that are set and change nothing here; worth one warning.
     without_effect: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def own_latency_buckets_ms(self) -> tuple[float, ...] | None:
+        """The bounds of latencies that somebody chose; None when nobody did."""
+        chosen = self.request_latency_buckets_ms
+        return None if chosen == LATENCY_BUCKETS_MS else chosen
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings out of an environment.

@@ -9,11 +9,24 @@ from pathlib import Path
 from trygon.clock import RealClock
 from trygon.dataplane.caller_metrics import CallerCollector
 from trygon.dataplane.router import Router
+from trygon.dataplane.stamps import set_stamping
 from trygon.observability.metrics import REGISTRY
 from trygon.observability.metrics.publisher import Publisher
 from trygon.observability.metrics.traffic import Total
 
-__all__ = ["ProcessMetrics"]
+__all__ = ["ProcessMetrics", "set_up_metrics"]
+
+
+def set_up_metrics(*, has_stages: bool, latency_buckets_ms: tuple[float, ...] | None) -> None:
+    """Set what is set once for a process, before it counts.
+
+    Args:
+        has_stages: Whether its requests are measured by stage, here and in the replicas they go to.
+        latency_buckets_ms: Bounds of latencies that somebody chose; None keeps ours.
+    """
+    set_stamping(is_on=has_stages)
+    if latency_buckets_ms is not None:
+        REGISTRY.use_latency_bounds(latency_buckets_ms)
 
 
 class ProcessMetrics:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from trygon.config import LATENCY_BUCKETS_MS, SettingsError, read_settings
-from trygon.dataplane.stamps import set_stamping
-from trygon.observability.metrics import REGISTRY
+from trygon.config import SettingsError, read_settings
+from trygon.dataplane.process_metrics import set_up_metrics
 
 __all__ = ["metrics_level"]
 
@@ -18,7 +17,5 @@ def metrics_level() -> Literal["on", "basic", "off"]:
     except SettingsError:
         # Of a deployment's own variables; the instance's were read when it was started.
         return "on"
-    set_stamping(is_on=settings.metrics == "on")
-    if settings.request_latency_buckets_ms != LATENCY_BUCKETS_MS:
-        REGISTRY.use_latency_bounds(settings.request_latency_buckets_ms)
+    set_up_metrics(has_stages=settings.metrics == "on", latency_buckets_ms=settings.own_latency_buckets_ms)
     return settings.metrics

@@ -20,7 +20,7 @@ from trygon.client.launch import Launched, begin_launch
 from trygon.client.log_tail import LogSource, LogTail
 from trygon.client.snapshot import own_modules
 from trygon.config import Settings, admin_options, make_private_dir, read_settings
-from trygon.dataplane.process_metrics import ProcessMetrics
+from trygon.dataplane.process_metrics import ProcessMetrics, set_up_metrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
@@ -60,6 +60,10 @@ class Session:
         self._tail.start()
 
     async def _make_runtime(self) -> Runtime:
+        settings = read_settings()
+        set_up_metrics(
+            has_stages=settings.metrics == "on", latency_buckets_ms=settings.own_latency_buckets_ms
+        )
         router = Router(self._thread.loop)
         first: asyncio.Future[None] = self._thread.loop.create_future()
 
@@ -77,7 +81,7 @@ class Session:
             async with asyncio.timeout(_FIRST_TABLE_S):
                 await first
         runtime = Runtime(self._thread.loop, router)
-        if read_settings().metrics != "off":
+        if settings.metrics != "off":
             address = self.instance.record.controller_address
             name = f"program-{os.getpid()}"
             self._metrics = ProcessMetrics(router, address, role="program", caller=name)
