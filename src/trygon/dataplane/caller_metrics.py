@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from trygon.dataplane.lines import Lines
+from trygon.dataplane.stamps import renew_stamps
 from trygon.observability.metrics import REGISTRY, Cell, HistogramCell, stage_cell
 
 __all__ = ["CallerCollector", "CallerStats", "ReadCallers"]
@@ -91,6 +92,7 @@ class CallerCollector:
         self._is_ingress = is_ingress
 
     def __call__(self) -> None:
+        renew_stamps()
         for (app_name, deployment), (stats, waiting, ongoing) in self._read().items():
             labels = (app_name, deployment, self._caller)
             num_direct = stats.num_direct()

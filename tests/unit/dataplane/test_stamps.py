@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trygon.dataplane.stamps import monotonic, seconds_since, set_stamping, stamp
+from trygon.dataplane.stamps import monotonic, renew_stamps, seconds_since, set_stamping, stamp
 
 _UNIT_S = 1024e-9
 _ROUND = 1 << 32
@@ -33,3 +33,14 @@ def test_without_stages_there_is_no_stamp() -> None:
         assert 0 == stamp()
     finally:
         set_stamping(is_on=True)
+
+
+def test_of_many_requests_between_two_publications_one_in_sixteen_is_measured() -> None:
+    renew_stamps()
+    first = [stamp() for _ in range(256)]
+    beyond = [stamp() for _ in range(1600)]
+    renew_stamps()
+
+    assert all(first)
+    assert 100 == sum(map(bool, beyond))
+    assert stamp()
