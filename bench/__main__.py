@@ -19,6 +19,7 @@ from bench.table import Report, show, write
 SCENARIOS = {
     "echo": ("echo", "run_echo", "JSON echo against bare web servers, access log off"),
     "echo-log": ("echo", "run_echo_log", "the same with the access log on"),
+    "metrics": ("metrics", "run_metrics", "the echo with metrics on, without stages, and off"),
     "chain": ("echo", "run_chain", "two deployments, one calling the other through a handle"),
     "handle": ("handle", "run_handle", "handle call from a script against a pipe ping-pong"),
     "startup": ("startup", "run_startup", "time to the first answer, memory, import time"),

@@ -81,6 +81,7 @@ def trygon(
     probe: Probe | None = None,
     access_log: bool = False,
     arguments: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
 ) -> System:
     """Trygon with ``trygon run module:app``, or, when the target is a file, a program that starts it itself."""
 
@@ -94,7 +95,7 @@ def trygon(
         name=name,
         venv=venvs.MAIN,
         command=command,
-        env=_log_env(access_log),
+        env={**_log_env(access_log), **(env or {})},
         probe=probe or Probe(),
         grace_s=10,
     )

@@ -74,6 +74,10 @@ class Settings:
     #: `TRYGON_ADMIN_SSL_KEYFILE`, `TRYGON_ADMIN_SSL_CERTFILE`: a certificate of its own for the admin port.
     admin_ssl_keyfile: Path | None = None
     admin_ssl_certfile: Path | None = None
+    #: `TRYGON_METRICS_PREFIX`: "trygon", or "ray" for the names that Ray Serve's dashboards ask for.
+    metrics_prefix: Literal["trygon", "ray"] = "trygon"
+    #: `TRYGON_METRICS`: "on"; "basic" measures no stages of requests, "off" counts nothing.
+    metrics: Literal["on", "basic", "off"] = "on"
     #: `TRYGON_LOG_LEVEL`: level of the system's own log lines.
     log_level: str = "INFO"
     #: `TRYGON_ROTATION_MAX_BYTES`: a log file is begun anew beyond it; None leaves it to each kind of file.
@@ -109,6 +113,12 @@ class Settings:
     #: `RAY_SERVE_*` and `TRYGON_*` variables that are set and change nothing here; worth one warning.
     without_effect: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def own_latency_buckets_ms(self) -> tuple[float, ...] | None:
+        """The bounds of latencies that somebody chose; None when nobody did."""
+        chosen = self.request_latency_buckets_ms
+        return None if chosen == LATENCY_BUCKETS_MS else chosen
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings out of an environment.
@@ -128,6 +138,8 @@ class Settings:
             admin_allow_plaintext=read("TRYGON_ADMIN_ALLOW_PLAINTEXT", _flag, False),
             admin_ssl_keyfile=read("TRYGON_ADMIN_SSL_KEYFILE", _absolute_path, None),
             admin_ssl_certfile=read("TRYGON_ADMIN_SSL_CERTFILE", _absolute_path, None),
+            metrics_prefix=read("TRYGON_METRICS_PREFIX", _metrics_prefix, "trygon"),
+            metrics=read("TRYGON_METRICS", _metrics, "on"),
             log_level=read("TRYGON_LOG_LEVEL", _level, "INFO"),
             rotation_max_bytes=read("TRYGON_ROTATION_MAX_BYTES", _count(1024, 999_999_999_999), None),
             rotation_backup_count=read("TRYGON_ROTATION_BACKUP_COUNT", _count(1, 1000), None),
@@ -153,13 +165,20 @@ class Settings:
         )
 
 
-def admin_options(settings: Settings, *, attached: bool, port: int | None = None) -> AdminOptions | None:
+def admin_options(
+    settings: Settings,
+    *,
+    attached: bool,
+    port: int | None = None,
+    metrics_prefix: Literal["trygon", "ray"] | None = None,
+) -> AdminOptions | None:
     """Return how a new instance serves its admin port, or None for not at all.
 
     Args:
         settings: This process's.
         attached: An instance that ends with its program has none unless somebody asks for it.
         port: Asks for it; None leaves it to the settings.
+        metrics_prefix: What the names of metrics begin with; None leaves it to the settings.
 
     Raises:
         SettingsError: A certificate without its key, or the other way round.
@@ -173,6 +192,7 @@ def admin_options(settings: Settings, *, attached: bool, port: int | None = None
         allowed_hosts=settings.admin_allowed_hosts,
         allow_plaintext=settings.admin_allow_plaintext,
         tls=_admin_tls(settings),
+        metrics_prefix=metrics_prefix or settings.metrics_prefix,
     )
 
 
@@ -323,6 +343,24 @@ def _admin_port(text: str) -> int | Literal["off"]:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
         raise ValueError("a port from 0 to 65535 (0 takes a free one), or 'off'")
     return int(text)
+
+
+def _metrics_prefix(text: str) -> Literal["trygon", "ray"]:
+    if text == "trygon":
+        return "trygon"
+    if text == "ray":
+        return "ray"
+    raise ValueError("'trygon' or 'ray'")
+
+
+def _metrics(text: str) -> Literal["on", "basic", "off"]:
+    if text == "on":
+        return "on"
+    if text == "basic":
+        return "basic"
+    if text == "off":
+        return "off"
+    raise ValueError("'on', 'basic' or 'off'")
 
 
 def _header_name(text: str) -> str:

@@ -113,3 +113,16 @@ def test_a_wrong_setting_starts_nothing_and_says_what_to_do(kept: Path) -> None:
 
     assert 1 == done.returncode
     assert "TRYGON_ADMIN_ALLOW_PLAINTEXT=1" in done.stderr
+
+
+def test_rays_names_of_metrics_come_back_with_the_instance(kept: Path, free_port: int) -> None:
+    url = start(kept, "--admin-port", str(free_port), "--metrics-prefix", "ray")
+    named = httpx.get(f"{url}/metrics", timeout=20).text
+    record = find(read_settings().runtime_dir, NAME)
+    assert record is not None
+    os.kill(record.supervisor_pid, signal.SIGKILL)
+
+    again = start(kept)
+
+    assert "ray_serve_controller_up 1" in named
+    assert "ray_serve_controller_up 1" in httpx.get(f"{again}/metrics", timeout=20).text

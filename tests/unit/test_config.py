@@ -30,6 +30,18 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert () == found.without_effect
 
 
+def test_only_buckets_that_somebody_chose_replace_ours() -> None:
+    assert settings().own_latency_buckets_ms is None
+    assert (1.0, 5.0) == settings(RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS="1,5").own_latency_buckets_ms
+
+
+def test_other_levels_and_prefixes_of_metrics_may_be_named_too() -> None:
+    found = settings(TRYGON_METRICS="off", TRYGON_METRICS_PREFIX="trygon")
+
+    assert ("off", "trygon") == (found.metrics, found.metrics_prefix)
+    assert "on" == settings(TRYGON_METRICS="on").metrics
+
+
 def test_an_empty_variable_is_an_unset_one() -> None:
     assert settings() == settings(TRYGON_NUM_INGRESS="", TRYGON_HOME="", RAY_SERVE_DEFAULT_HTTP_HOST="")
 
@@ -40,6 +52,8 @@ def test_every_variable_is_read() -> None:
         TRYGON_RUNTIME_DIR="/run/t",
         TRYGON_INSTANCE="blue-1",
         TRYGON_NUM_INGRESS="4",
+        TRYGON_METRICS_PREFIX="ray",
+        TRYGON_METRICS="basic",
         TRYGON_LOG_LEVEL="debug",
         RAY_SERVE_DEFAULT_HTTP_HOST="0.0.0.0",
         RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S="7.5",
@@ -60,6 +74,8 @@ def test_every_variable_is_read() -> None:
         runtime_dir=Path("/run/t"),
         instance="blue-1",
         num_ingress=4,
+        metrics_prefix="ray",
+        metrics="basic",
         log_level="DEBUG",
         default_http_host="0.0.0.0",
         http_keep_alive_timeout_s=7.5,
@@ -86,6 +102,8 @@ def test_every_variable_is_read() -> None:
         ("TRYGON_NUM_INGRESS", "0"),
         ("TRYGON_NUM_INGRESS", "two"),
         ("TRYGON_NUM_INGRESS", "1_0"),
+        ("TRYGON_METRICS_PREFIX", "serve"),
+        ("TRYGON_METRICS", "1"),
         ("TRYGON_LOG_LEVEL", "LOUD"),
         ("RAY_SERVE_DEFAULT_HTTP_HOST", "http://host/"),
         ("RAY_SERVE_HTTP_KEEP_ALIVE_TIMEOUT_S", "-1"),

@@ -5,7 +5,7 @@ The supervisor takes longest, so this module imports as little as it can.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     instance: str | None = None
     #: Asks for the admin port; None leaves it to the settings.
     admin_port: int | None = None
+    #: What the names of metrics begin with; None leaves it to the settings.
+    metrics_prefix: Literal["trygon", "ray"] | None = None
     #: The fields of a LoggingConfig that were given.
     logging: dict[str, Any] = {}
     reload: bool = False
@@ -114,5 +116,10 @@ def instance_config(options: RunOptions, settings: Settings) -> InstanceConfig:
         num_ingress=num_ingress,
         http_options=http_options,
         attached=options.blocking,
-        admin=admin_options(settings, attached=options.blocking, port=options.admin_port),
+        admin=admin_options(
+            settings,
+            attached=options.blocking,
+            port=options.admin_port,
+            metrics_prefix=options.metrics_prefix,
+        ),
     )

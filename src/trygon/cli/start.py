@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Literal
 
 import click
 import msgspec
@@ -55,6 +56,11 @@ _STEP_S = 0.05
     help="The certificate, in PEM, followed by those that it was signed with.",
 )
 @click.option(
+    "--metrics-prefix",
+    type=click.Choice(("trygon", "ray")),
+    help="What names of metrics begin with; ray gives them Ray Serve's names. [default: as before, or trygon]",
+)
+@click.option(
     "-c", "--config", "path", metavar="FILE", help="Configuration file with options of HTTP and applications."
 )
 @click.option(
@@ -73,6 +79,7 @@ def start(  # noqa: PLR0913 - the options of a command line
     admin_port: int | None,
     admin_ssl_keyfile: Path | None,
     admin_ssl_certfile: Path | None,
+    metrics_prefix: Literal["trygon", "ray"] | None,
     path: str | None,
     app_dirs: tuple[str, ...],
     *,
@@ -104,6 +111,7 @@ def start(  # noqa: PLR0913 - the options of a command line
         proxy_location=config.proxy_location if config is not None else None,
         instance=name,
         admin_port=admin_port,
+        metrics_prefix=metrics_prefix,
         logging=(config.logging if config is not None else None) or {},
         blocking=False,
     )

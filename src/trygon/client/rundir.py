@@ -20,7 +20,7 @@ MAX_SOCKET_PATH_BYTES = 103
 #: "/" and the longest socket name in the directory.
 _LONGEST_NAME = "/controller.sock"
 #: What instances put into their runtime directory, beside the lock and the record.
-_OWN_SUFFIXES = frozenset((".sock", ".launch"))
+_OWN_SUFFIXES = frozenset((".sock", ".launch", ".page"))
 
 
 def make_private_dir(path: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from trygon.dataplane.context import RequestContext, monotonic, request_context
+from trygon.dataplane.context import RequestContext, request_context
 from trygon.dataplane.exchanges import CallExchange, Carrier
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.messages import CallMeta, ErrorKind
 from trygon.dataplane.payloads import dump, load
+from trygon.dataplane.replica_metrics import ReplicaMetrics
 from trygon.dataplane.slots import Slot, Slots
+from trygon.dataplane.stamps import monotonic
 from trygon.dataplane.task_errors import dump_error
 from trygon.dataplane.user_callable import UserCallable
 from trygon.errors import RequestTimeoutError, SerializationError, ServeError
@@ -45,12 +47,16 @@ class CallRunner:
         self._app_name = app_name
         #: Where a line for each finished call goes; None writes none.
         self.access_log: AccessLog | None = None
+        #: Where each call is counted; None counts none.
+        self.metrics: ReplicaMetrics | None = None
 
-    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes) -> None:
-        """Start a call; the caller has seen that there is a slot."""
+    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int) -> None:
+        """Start a call; the caller has seen that there is a slot, `sent` is its stamp."""
         exchange = CallExchange(carrier, stream, flags)
         carrier.exchanges[stream] = exchange
-        exchange.task = self._loop.create_task(self._serve(exchange, _decode(head), body, self._slots.take()))
+        # Decoded first: what cannot be decoded must take no slot.
+        meta = _decode(head)
+        exchange.task = self._loop.create_task(self._serve(exchange, meta, body, self._slots.take(sent)))
 
     async def _serve(self, exchange: CallExchange, meta: CallMeta, body: bytes, slot: Slot) -> None:
         context = RequestContext(meta.route, meta.request_id, self._app_name, meta.model_id, meta.session_id)
@@ -77,6 +83,8 @@ class CallRunner:
         finally:
             slot.leave(wasted_since=began if exchange.is_gone else 0.0)
             context.end()
+            if self.metrics is not None:
+                self.metrics.note(meta.route, slot, began, is_error=outcome == "ERROR")
             if self.access_log is not None:
                 latency_ms = (monotonic() - began) * 1e3
                 self.access_log.call(
@@ -94,6 +102,8 @@ class CallRunner:
             self._refuse_generator(exchange, meta)
         else:
             result = await self._user.run(method, slot, args, kwargs)
+            if slot.sent:
+                slot.computed = monotonic()
             if isinstance(result, GeneratorType | AsyncGeneratorType):
                 self._refuse_generator(exchange, meta)
             else:

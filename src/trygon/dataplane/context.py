@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from trygon.clock import RealClock
+from trygon.dataplane.stamps import monotonic
 from trygon.errors import RequestTimeoutError
 
-__all__ = ["RequestContext", "batch_context", "monotonic", "request_context"]
-
-
-monotonic = RealClock.monotonic
+__all__ = ["RequestContext", "batch_context", "request_context"]
 
 
 class RequestContext:

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from trygon.clock import RealClock
 from trygon.dataplane.context import request_context
 from trygon.dataplane.direct import begin_on_line
 from trygon.dataplane.handle_calls import HandleCall, StreamCall, UnaryCall
@@ -21,6 +20,7 @@ from trygon.dataplane.pool import Pool
 from trygon.dataplane.responses import DeploymentResponse, DeploymentResponseGenerator
 from trygon.dataplane.runtime import Runtime, current_runtime
 from trygon.dataplane.selections import BroadcastResponse, ReplicaSelection, TargetedCall
+from trygon.dataplane.stamps import monotonic
 from trygon.errors import ReplicaUnavailableError, SerializationError, ServeError
 
 __all__ = ["DeploymentHandle", "HandleOptions"]
@@ -42,8 +42,6 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULTS = HandleOptions()
-
-_monotonic = RealClock.monotonic
 
 #: Request ids of calls that no request caused: random prefix of the process, then a counter.
 _counter = itertools.count(1)
@@ -246,7 +244,7 @@ class DeploymentHandle:
         call = StreamCall(meta, None) if options.stream else UnaryCall(meta, None)
         call.is_retryable = options.retryable
         if options.timeout_s:
-            own = _monotonic() + options.timeout_s
+            own = monotonic() + options.timeout_s
             meta.deadline = min(own, meta.deadline) if meta.deadline else own
             runtime.call(call.limit_time, runtime.loop)
         if context is not None:

@@ -17,6 +17,7 @@ from trygon.dataplane.messages import CallMeta, ErrorKind, Evidence
 from trygon.dataplane.payloads import Payload, PayloadMeta, load
 from trygon.dataplane.poison import fingerprint
 from trygon.dataplane.segments import open_segment
+from trygon.dataplane.stamps import stamp
 from trygon.dataplane.task_errors import load_error
 from trygon.errors import (
     DeploymentUnavailableError,
@@ -200,7 +201,8 @@ class HandleCall:
             return
         self._link = link
         self._stream = stream
-        link.send(encode(_CALL, stream, _encode_meta(self.meta), payload.body, flags=self._flags))
+        head = _encode_meta(self.meta)
+        link.send(encode(_CALL, stream, head, payload.body, flags=self._flags, value=stamp()))
 
     def limit_time(self, loop: asyncio.AbstractEventLoop) -> None:
         """End the call when its deadline has passed; on the loop's thread."""

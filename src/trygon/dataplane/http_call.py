@@ -13,6 +13,7 @@ from trygon.dataplane.links import Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence, HttpMeta
 from trygon.dataplane.poison import fingerprint
 from trygon.dataplane.pool import Pool
+from trygon.dataplane.stamps import stamp
 from trygon.errors import BackPressureError, PoisonRequestError
 
 __all__ = ["PART_COST_BYTES", "STREAM_WINDOW_BYTES", "HttpCall", "retry_after"]
@@ -133,7 +134,8 @@ class HttpCall:
     def start(self, link: _HttpLink, stream: int) -> None:
         self._link = link
         self._stream = stream
-        link.send(encode(_HTTP, stream, self._head, self._body, flags=_MORE if self._more else 0))
+        flags = _MORE if self._more else 0
+        link.send(encode(_HTTP, stream, self._head, self._body, flags=flags, value=stamp()))
 
     def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
         sink = self._sink

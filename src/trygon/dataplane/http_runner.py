@@ -12,14 +12,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from trygon.dataplane.asgi import HttpChannel, run_http, run_websocket
-from trygon.dataplane.context import RequestContext, monotonic, request_context
+from trygon.dataplane.context import RequestContext, request_context
 from trygon.dataplane.exchanges import Carrier, HttpExchange
 from trygon.dataplane.frames import FrameFlag
 from trygon.dataplane.http_call import retry_after
 from trygon.dataplane.messages import ErrorKind, HttpMeta
+from trygon.dataplane.replica_metrics import ReplicaMetrics
 from trygon.dataplane.requests import HttpRequest, http_scope, websocket_scope
 from trygon.dataplane.results import convert
 from trygon.dataplane.slots import Slot, Slots
+from trygon.dataplane.stamps import monotonic
 from trygon.dataplane.user_callable import UserCallable
 from trygon.errors import (
     BackPressureError,
@@ -51,6 +53,8 @@ class HttpRunner:
         self._user = user
         self._slots = slots
         self._app_name = app_name
+        #: Where each request is counted; None counts none.
+        self.metrics: ReplicaMetrics | None = None
         #: The application to run, or None when user code takes a Request.
         self._asgi_app: ASGIApp | None = None
         #: What the application's lifespan put into its state.
@@ -61,13 +65,13 @@ class HttpRunner:
         self._asgi_app = app
         self._state = state
 
-    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes) -> None:
-        """Start a request; the caller has seen that there is a slot."""
+    def begin(self, carrier: Carrier, stream: int, flags: int, head: bytes, body: bytes, sent: int) -> None:
+        """Start a request; the caller has seen that there is a slot, `sent` is its stamp."""
         meta = _decode(head)
         exchange = HttpExchange(carrier, stream, body, more=bool(flags & _MORE))
         exchange.is_websocket = meta.is_websocket
         carrier.exchanges[stream] = exchange
-        exchange.task = self._loop.create_task(self._serve(exchange, meta, self._slots.take()))
+        exchange.task = self._loop.create_task(self._serve(exchange, meta, self._slots.take(sent)))
 
     async def _serve(self, exchange: HttpExchange, meta: HttpMeta, slot: Slot) -> None:
         context = RequestContext(
@@ -76,6 +80,7 @@ class HttpRunner:
         context.deadline = meta.deadline
         request_context.set(context)
         began = monotonic()
+        is_error = False
         try:
             if meta.deadline:
                 context.refuse_late()
@@ -88,8 +93,10 @@ class HttpRunner:
                 exchange.fail(ErrorKind.CANCELLED, b"")
             else:
                 # Nobody cancelled this request: user code awaited something that was.
+                is_error = True
                 self._fail(exchange, context, error)
         except BaseException as error:  # noqa: BLE001 - the request's boundary: user code raises anything
+            is_error = True
             self._fail(exchange, context, error)
         finally:
             if exchange.is_left_open:
@@ -97,6 +104,8 @@ class HttpRunner:
                 exchange.fail(ErrorKind.TASK, b"")
             slot.leave(wasted_since=began if exchange.is_gone else 0.0)
             context.end()
+            if self.metrics is not None:
+                self.metrics.note(meta.route, slot, began, is_error=is_error)
 
     async def _run(self, exchange: HttpExchange, meta: HttpMeta, slot: Slot) -> None:
         app = self._asgi_app
@@ -132,6 +141,8 @@ class HttpRunner:
             receive = HttpChannel(exchange).receive
             args = (HttpRequest(scope, receive, None if exchange.more else exchange.body),)
         result = await self._user.run(method, slot, args, {})
+        if slot.sent:
+            slot.computed = monotonic()
         if isinstance(result, Response):
             await run_http(result, scope, exchange)
         elif method.is_generator or method.is_async_generator or hasattr(result, "__anext__"):

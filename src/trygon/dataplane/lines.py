@@ -16,6 +16,7 @@ import threading
 from typing import Any, Protocol
 
 from trygon.dataplane.frames import HEADER, HEADER_SIZE, MAX_FRAME_BYTES, FrameKind
+from trygon.observability.metrics import REGISTRY
 
 __all__ = ["MAX_REQUEST_BYTES", "WINDOW_S", "Line", "LineCall", "Lines", "LinesOwner"]
 
@@ -330,7 +331,7 @@ class Line:
 class Lines:
     """The lines of this process to one replica."""
 
-    __slots__ = ("_idle", "_is_closed", "_used", "address", "guard", "link")
+    __slots__ = ("_idle", "_is_closed", "_used", "address", "guard", "link", "num_calls")
 
     def __init__(self, link: LinesOwner, address: str) -> None:
         self.link = link
@@ -338,6 +339,8 @@ class Lines:
         self.address = address
         #: Held for a moment by threads and by the loop.
         self.guard = threading.Lock()
+        #: Calls so far; changed with the guard held.
+        self.num_calls = 0
         self._idle: list[Line] = []
         self._used: set[Line] = set()
         #: True once the replica leaves or is gone: lines are closed when their call ends.
@@ -347,6 +350,11 @@ class Lines:
     def num_used(self) -> int:
         """Lines with a call under way."""
         return len(self._used)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no more calls."""
+        return self._is_closed and not self._used
 
     def take(self, call: LineCall) -> Line | None:
         """Return a line for `call`; None when there are enough, or no way to connect."""
@@ -372,6 +380,9 @@ class Lines:
 
     def _use(self, line: Line, call: LineCall) -> Line:
         self._used.add(line)
+        self.num_calls += 1
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
         line.begin_use(call)
         return line
 

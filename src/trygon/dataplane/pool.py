@@ -7,10 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from trygon.dataplane.balancing import choose
+from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.models.placement import place
 from trygon.dataplane.replay import ReplayDesk
+from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+from trygon.observability.metrics import REGISTRY
 from trygon.spec.routing import DeploymentTargets, ReplicaDeath
 
 __all__ = ["Pool", "PoolKey"]
@@ -38,6 +41,7 @@ class Pool:
         "links",
         "num_replicas",
         "returned",
+        "stats",
         "waiting",
     )
 
@@ -47,18 +51,22 @@ class Pool:
         connect: Callable[[Pool, str, str], ReplicaLink],
         on_busy: Callable[[], None],
         on_orphan: Callable[[PoolKey, Call], None],
+        stats: CallerStats | None = None,
     ) -> None:
         self.key = key
         self._connect = connect
         self._on_busy = on_busy
         self._on_orphan = on_orphan
+        #: Shared by all revisions of the deployment.
+        self.stats = stats or CallerStats(key[0], key[1])
         self._is_closed = False
         self._targets: DeploymentTargets | None = None
         self.links: list[ReplicaLink] = []
-        #: Requests not started yet, oldest first; never longer than max_queued_requests when that is set.
-        self.waiting: OrderedDict[Call, None] = OrderedDict()
+        #: Requests not started yet, oldest first, and since when they wait; never longer than
+        #: max_queued_requests when that is set.
+        self.waiting: OrderedDict[Call, float] = OrderedDict()
         #: Requests that a replica did not take, in the order of their rejects; they go before `waiting`.
-        self.returned: OrderedDict[Call, None] = OrderedDict()
+        self.returned: OrderedDict[Call, float] = OrderedDict()
         #: Requests for one replica only that wait for room there; rare, so a plain list.
         self._targeted: list[tuple[ReplicaLink, Call]] = []
         #: Most replicas that the table ever listed.
@@ -68,6 +76,12 @@ class Pool:
         self._desk: ReplayDesk | None = None
         #: Takes every request while some are suspected of ending replicas; None as long as all is well.
         self.desk: ReplayDesk | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests of this caller that no replica has."""
+        held = self.desk.num_held if self.desk is not None else 0
+        return len(self.waiting) + len(self.returned) + len(self._targeted) + held
 
     # ---- what the table says
 
@@ -150,6 +164,8 @@ class Pool:
     def submit(self, call: Call) -> None:
         """Start `call` now, let it wait, or refuse it."""
         self._on_busy()
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
         links = self.links
         if self.desk is not None:
             admitted = self.desk.admit(call)
@@ -160,10 +176,12 @@ class Pool:
             model_id = call.model_id
             link = place(links, model_id, _randbits(32)) if model_id else choose(links, _randbits(32))
             if link is not None:
+                self.stats.num_immediate += 1
                 link.begin(call)
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
-            self.waiting[call] = None
+            self.stats.num_queued += 1
+            self.waiting[call] = monotonic()
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -195,6 +213,7 @@ class Pool:
         """Start `call` on `link` as soon as it has room."""
         self._on_busy()
         if link.has_room:
+            self.stats.num_immediate += 1
             link.begin(call)
         elif link.is_leaving:
             call.on_refused(ReplicaUnavailableError(f"replica {link.replica_id!r} is leaving"))
@@ -216,8 +235,13 @@ class Pool:
             link = choose(self.links, _randbits(32))
             if link is None:
                 return
-            call, _ = (self.returned or self.waiting).popitem(last=False)
-            link.begin(call)
+            self._begin_waiting(link)
+
+    def _begin_waiting(self, link: ReplicaLink) -> None:
+        """Start the request that is next."""
+        call, since = (self.returned or self.waiting).popitem(last=False)
+        self.stats.waited(monotonic() - since)
+        link.begin(call)
 
     def _pump_targeted(self, link: ReplicaLink) -> None:
         for entry in [entry for entry in self._targeted if entry[0] is link]:
@@ -236,8 +260,7 @@ class Pool:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            call, _ = (self.returned or self.waiting).popitem(last=False)
-            link.begin(call)
+            self._begin_waiting(link)
         if link.is_leaving:
             link.close_if_idle()
 
@@ -255,7 +278,7 @@ class Pool:
         elif self.desk is not None and self.desk.take_back(call):
             pass
         elif not self.is_unavailable(call) and not self.is_over_bound(call):
-            self.returned[call] = None
+            self.returned[call] = monotonic()
             self.pump()
         link.close_if_idle()
 

@@ -17,6 +17,7 @@ from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
 from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
+from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, PoisonRequestError
 from trygon.spec.routing import DeathCause, ReplicaDeath
 
@@ -41,9 +42,9 @@ class DeskPool(Withdrawable, Protocol):
 
     key: tuple[str, str, int]
     links: list[ReplicaLink]
-    #: Requests that wait for any replica, before those that were never sent.
-    returned: OrderedDict[Call, None]
-    waiting: OrderedDict[Call, None]
+    #: Requests that wait for any replica, before those that were never sent; and since when.
+    returned: OrderedDict[Call, float]
+    waiting: OrderedDict[Call, float]
     #: Most replicas there ever were.
     num_replicas: int
     #: The desk, while it takes every request.
@@ -266,11 +267,11 @@ class ReplayDesk:
         for call in self._pool.take_waiting():
             tracked = self._track(call)
             if tracked is None:
-                self._pool.waiting[call] = None
+                self._pool.waiting[call] = monotonic()
             elif tracked.is_replay or self._ledger.judge(tracked.kind, now) is not Verdict.PASS:
                 self._hold(tracked)
             else:
-                self._pool.waiting[tracked] = None
+                self._pool.waiting[tracked] = monotonic()
 
     def explain(self, deaths: Iterable[ReplicaDeath]) -> None:
         """Hear why replicas died."""
@@ -456,7 +457,7 @@ class ReplayDesk:
             link.begin(tracked)
         else:
             tracked.on_moved(self._pool)
-            self._pool.returned[tracked] = None
+            self._pool.returned[tracked] = monotonic()
         return True
 
     def _quiet_links(self) -> list[ReplicaLink]:

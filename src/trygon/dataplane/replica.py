@@ -60,10 +60,10 @@ class ReplicaConnection(FrameConnection):
     ) -> None:
         if kind == _HTTP:
             if self.replica.has_slot(self, stream):
-                self.replica.http.begin(self, stream, flags, head, body)
+                self.replica.http.begin(self, stream, flags, head, body, value)
         elif kind == _CALL:
             if self.replica.has_slot(self, stream):
-                self.replica.calls.begin(self, stream, flags, head, body)
+                self.replica.calls.begin(self, stream, flags, head, body, value)
         elif kind == _PING:
             self.send(encode(_PONG, 0, value=value))
         else:
@@ -125,6 +125,8 @@ class Replica:
         self.calls = CallRunner(loop, user, self.slots, app_name=app_name)
         self.is_draining = False
         self._connections: set[ReplicaConnection] = set()
+        #: Of connections that are gone.
+        self._bytes_in = self._bytes_out = 0
         #: Callers that were rejected and are told, in turn, when there is room.
         self._rejected: dict[ReplicaConnection, None] = {}
         self._room_timer: asyncio.TimerHandle | None = None
@@ -135,6 +137,15 @@ class Replica:
     def ongoing(self) -> int:
         """Requests in work, of all callers."""
         return self.slots.ongoing
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes that came from callers and went to them."""
+        connections = self._connections
+        return (
+            self._bytes_in + sum(connection.bytes_in for connection in connections),
+            self._bytes_out + sum(connection.bytes_out for connection in connections),
+        )
 
     # ---- listening and draining
 
@@ -154,7 +165,10 @@ class Replica:
 
     def disconnected(self, connection: ReplicaConnection) -> None:
         """Forget a caller."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._bytes_in += connection.bytes_in
+            self._bytes_out += connection.bytes_out
         self._rejected.pop(connection, None)
         self._check_idle()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.frames import FrameKind, encode
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.pool import Pool, PoolKey
@@ -32,6 +33,8 @@ class Router:
         self.table = RoutingTable()
         self._applications: dict[str, ApplicationRoute] = {}
         self._pools: dict[PoolKey, Pool] = {}
+        #: By application and deployment, so that a revision goes on with the numbers of the one before.
+        self._stats: dict[tuple[str, str], CallerStats] = {}
         #: Attempts to connect, by link; ended with the router.
         self._connecting: dict[ReplicaLink, asyncio.Task[None]] = {}
         #: Consecutive lost connections by replica; a table without it clears the entry.
@@ -53,13 +56,29 @@ class Router:
             keys.add(key)
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = Pool(key, self._connect, self._watch, self._send_again)
+                pool = self._pools[key] = self._new_pool(key)
             pool.hear_deaths(table.deaths)
             pool.update(targets)
         for key in [key for key in self._pools if key not in keys]:
             self._drop(key)
         listed = {target.replica_id for targets in table.deployments for target in targets.replicas}
         self._failures = {name: n for name, n in self._failures.items() if name in listed}
+
+    def _new_pool(self, key: PoolKey) -> Pool:
+        names = key[:2]
+        stats = self._stats.get(names)
+        if stats is None:
+            stats = self._stats[names] = CallerStats(*names)
+        return Pool(key, self._connect, self._watch, self._send_again, stats)
+
+    def read_callers(self) -> dict[tuple[str, str], tuple[CallerStats, int, int]]:
+        """Return for each deployment its stats, how many requests wait, and how many are in work."""
+        waiting = dict.fromkeys(self._stats, 0)
+        ongoing = dict.fromkeys(self._stats, 0)
+        for key, pool in self._pools.items():
+            waiting[key[:2]] += pool.num_waiting
+            ongoing[key[:2]] += sum(link.ongoing + link.lines.num_used for link in pool.links)
+        return {names: (stats, waiting[names], ongoing[names]) for names, stats in self._stats.items()}
 
     def _drop(self, key: PoolKey) -> None:
         for call in self._pools.pop(key).close():
@@ -90,9 +109,8 @@ class Router:
                 return pool
             if not self.table.version:
                 # A replica may call before the first table arrives; the call waits for it.
-                pool = self._pools[app_name, deployment, revision] = Pool(
-                    (app_name, deployment, revision), self._connect, self._watch, self._send_again
-                )
+                key = (app_name, deployment, revision)
+                pool = self._pools[key] = self._new_pool(key)
                 return pool
         app = self._applications.get(app_name)
         if app is not None:
@@ -130,6 +148,7 @@ class Router:
 
     def _connect(self, pool: Pool, replica_id: str, address: str) -> ReplicaLink:
         link = ReplicaLink(self.loop, pool, replica_id, address, pool.max_ongoing_requests)
+        pool.stats.watch(link.lines)
         self._connecting[link] = self.loop.create_task(self._keep_trying(pool, link, address))
         return link
 

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from trygon.clock import RealClock
+from trygon.dataplane.stamps import monotonic
 
 __all__ = ["Slot", "Slots"]
-
-_monotonic = RealClock.monotonic
 
 
 class Slots:
@@ -35,10 +33,10 @@ class Slots:
         """Whether one more must be rejected."""
         return self.ongoing >= self.limit
 
-    def take(self) -> Slot:
-        """Take a place; the caller has looked at `is_full`."""
+    def take(self, sent: int = 0) -> Slot:
+        """Take a place for a request with this stamp; the caller has looked at `is_full`."""
         self.ongoing += 1
-        return Slot(self)
+        return Slot(self, sent)
 
     def free(self) -> None:
         """Give a place back; called by its `Slot`."""
@@ -53,10 +51,13 @@ class Slot:
     at once and the place only when the thread returns.
     """
 
-    __slots__ = ("_began", "_is_left", "_num_working", "_slots", "working")
+    __slots__ = ("_began", "_is_left", "_num_working", "_slots", "computed", "sent", "working")
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, sent: int = 0) -> None:
         self._slots = slots
+        #: The stamp of the request's frame, and when user code was done with it; 0 while nobody measures.
+        self.sent = sent
+        self.computed = 0.0
         self._is_left = False
         #: When the work began that turned out to be for nobody; 0 while somebody waits.
         self._began = 0.0
@@ -85,7 +86,7 @@ class Slot:
 
     def _free(self) -> None:
         if self._began:
-            self._slots.wasted_s += _monotonic() - self._began
+            self._slots.wasted_s += monotonic() - self._began
         self._slots.free()
 
     def _work_ended(self) -> None:

@@ -25,6 +25,8 @@ class FrameConnection(asyncio.Protocol):
         "_need",
         "_out",
         "_tail",
+        "bytes_in",
+        "bytes_out",
         "is_paused",
         "loop",
         "transport",
@@ -34,6 +36,9 @@ class FrameConnection(asyncio.Protocol):
         self.loop = loop
         #: None before the connection is made and after it is lost.
         self.transport: asyncio.Transport | None = None
+        #: Bytes received and sent so far, headers of frames included.
+        self.bytes_in = 0
+        self.bytes_out = 0
         #: True while the kernel and the transport hold more than WRITE_HIGH_WATER_BYTES for the peer.
         self.is_paused = False
         #: Bytes of an incomplete frame.
@@ -73,6 +78,7 @@ class FrameConnection(asyncio.Protocol):
         elif self.transport is not None:
             self._is_gathering = True
             self.loop.call_soon(self._flush)
+            self.bytes_out += len(frame)
             self.transport.write(frame)
 
     def _flush(self) -> None:
@@ -80,7 +86,9 @@ class FrameConnection(asyncio.Protocol):
         out = self._out
         if out:
             if self.transport is not None:
-                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self.bytes_out += len(data)
+                self.transport.write(data)
             out.clear()
 
     def close(self) -> None:
@@ -114,6 +122,7 @@ class FrameConnection(asyncio.Protocol):
         self.on_resumed()
 
     def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
         if self._need:
             self._chunks.append(data)
             self._have += len(data)

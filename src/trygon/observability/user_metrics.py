@@ -1,25 +1,49 @@
 """Metrics that user code makes: counters, gauges and histograms with tags, kept in this process.
 
-A metric costs a dictionary look-up and an addition under one lock. `collect` gives what is held; the
-export to Prometheus reads it from there.
+A metric costs a dictionary look-up and an addition under one lock. `collect` gives what is held;
+`families` gives it in the form that `observability.metrics` publishes.
+Metrics of one name share their numbers, so code may make the same one again and again.
 """
 
 from __future__ import annotations
 
 import bisect
+import logging
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["RESERVED_TAGS", "Counter", "Gauge", "Histogram", "Sample", "collect", "set_tag_source"]
+from trygon.observability.metrics.families import MAX_SERIES, FamilySnapshot
+from trygon.observability.metrics.registry import REGISTRY
+
+__all__ = [
+    "RESERVED_TAGS",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Sample",
+    "collect",
+    "families",
+    "set_tag_source",
+]
+
+logger = logging.getLogger("trygon.metrics")
 
 #: Added to every metric in a replica, so user code cannot give them.
 RESERVED_TAGS = ("deployment", "replica", "application")
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _lock = threading.Lock()
-_metrics: list[_Metric] = []
+_Tags = tuple[tuple[str, str], ...]
+#: One of the metrics of each kind and name, and what all of them hold by tags.
+_metrics: dict[tuple[str, str], _Metric] = {}
+_values: dict[tuple[str, str], dict[_Tags, Any]] = {}
+#: Of histograms, by name.
+_boundaries: dict[str, tuple[float, ...]] = {}
+#: Sets of tags that were not kept, by name.
+_dropped: dict[str, int] = {}
 _no_tags: Callable[[], Mapping[str, str]] = dict
 _tag_source = _no_tags
 
@@ -48,7 +72,26 @@ class Sample(NamedTuple):
 def collect() -> list[Sample]:
     """Return every metric of this process."""
     with _lock:
-        return [sample for metric in _metrics for sample in metric.samples()]
+        return [sample for metric in _metrics.values() for sample in metric.samples()]
+
+
+def families() -> list[FamilySnapshot]:
+    """Return every metric of this process as a family."""
+    with _lock:
+        found = [family for metric in _metrics.values() if (family := metric.family()).samples]
+        dropped = dict(_dropped)
+    for name, count in dropped.items():
+        REGISTRY.note_dropped(name, count)
+    return found
+
+
+def _forget_in_child() -> None:
+    for held in _values.values():
+        held.clear()
+
+
+REGISTRY.add_source(families)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class _Metric:
@@ -71,7 +114,8 @@ class _Metric:
         self._tag_keys = tag_keys or ()
         self._defaults: dict[str, str] = {}
         with _lock:
-            _metrics.append(self)
+            _metrics.setdefault((self.kind, name), self)
+            self._values = _values.setdefault((self.kind, name), {})
 
     @property
     def info(self) -> dict[str, object]:
@@ -95,7 +139,39 @@ class _Metric:
 
     def samples(self) -> list[Sample]:
         """Return what is held; the caller has the lock."""
-        raise NotImplementedError
+        return [
+            Sample(self._name, self.kind, self._description, tags, value)
+            for tags, value in self._values.items()
+        ]
+
+    def family(self) -> FamilySnapshot:
+        """Return what is held; the caller has the lock."""
+        labels = tuple(dict.fromkeys(label for tags in self._values for label, _ in tags))
+        samples = {
+            tuple(dict(tags).get(label, "") for label in labels): self._plain(value)
+            for tags, value in self._values.items()
+        }
+        text = self._description or f"User metric {self._name}."
+        return FamilySnapshot(self._name, self.kind, text, labels, self._bounds(), True, "", samples)
+
+    def _bounds(self) -> tuple[float, ...]:
+        return ()
+
+    def _plain(self, value: Any) -> Any:
+        return value
+
+    def _has_place(self, key: _Tags) -> bool:
+        """Whether there is a number for these tags, or room for one; the caller has the lock."""
+        if key in self._values or len(self._values) < MAX_SERIES:
+            return True
+        count = _dropped[self._name] = _dropped.get(self._name, 0) + 1
+        if count == 1:
+            logger.warning(
+                "metric %r has %d sets of tags, and no more are kept; use tags with few values",
+                self._name,
+                MAX_SERIES,
+            )
+        return False
 
     def _check(self, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
@@ -140,10 +216,6 @@ class Counter(_Metric):
 
     kind = "counter"
 
-    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
-        super().__init__(name, description, tag_keys)
-        self._values: dict[tuple[tuple[str, str], ...], float] = {}
-
     def inc(self, value: int | float = 1, tags: dict[str, str] | None = None) -> None:
         """Add `value`, which is above 0.
 
@@ -154,24 +226,16 @@ class Counter(_Metric):
             raise ValueError(f"a counter grows by more than 0, found {value!r}; use a Gauge for levels")
         key = self._tags(tags)
         with _lock:
-            self._values[key] = self._values.get(key, 0.0) + value
-
-    def samples(self) -> list[Sample]:
-        """Return one sample for each set of tags; the caller has the lock."""
-        return [
-            Sample(self._name, self.kind, self._description, tags, value)
-            for tags, value in self._values.items()
-        ]
+            if self._has_place(key):
+                self._values[key] = self._values.get(key, 0.0) + value
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
 
 
 class Gauge(_Metric):
     """A level that goes up and down; arguments as for `Counter`."""
 
     kind = "gauge"
-
-    def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
-        super().__init__(name, description, tag_keys)
-        self._values: dict[tuple[tuple[str, str], ...], float] = {}
 
     def set(self, value: int | float, tags: dict[str, str] | None = None) -> None:
         """Set the level.
@@ -181,14 +245,10 @@ class Gauge(_Metric):
         """
         key = self._tags(tags)
         with _lock:
-            self._values[key] = float(value)
-
-    def samples(self) -> list[Sample]:
-        """Return one sample for each set of tags; the caller has the lock."""
-        return [
-            Sample(self._name, self.kind, self._description, tags, value)
-            for tags, value in self._values.items()
-        ]
+            if self._has_place(key):
+                self._values[key] = float(value)
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
 
 
 class Histogram(_Metric):
@@ -219,9 +279,8 @@ class Histogram(_Metric):
                 "for example [0.1, 1, 10]"
             )
         super().__init__(name, description, tag_keys)
-        self._boundaries = tuple(float(bound) for bound in boundaries)
-        self._counts: dict[tuple[tuple[str, str], ...], list[int]] = {}
-        self._sums: dict[tuple[tuple[str, str], ...], float] = {}
+        # Those of the first metric of this name, whose counts all of them share.
+        self._boundaries = _boundaries.setdefault(name, tuple(float(bound) for bound in boundaries))
 
     def observe(self, value: int | float, tags: dict[str, str] | None = None) -> None:
         """Count one observation.
@@ -230,22 +289,30 @@ class Histogram(_Metric):
             ValueError: An unknown tag, or a tag without a value.
         """
         key = self._tags(tags)
-        bucket = bisect.bisect_left(self._boundaries, value)
         with _lock:
-            counts = self._counts.setdefault(key, [0] * (len(self._boundaries) + 1))
-            counts[bucket] += 1
-            self._sums[key] = self._sums.get(key, 0.0) + value
+            if self._has_place(key):
+                bounds = self._boundaries
+                counts, _ = held = self._values.setdefault(key, [[0] * (len(bounds) + 1), 0.0])
+                counts[bisect.bisect_left(bounds, value)] += 1
+                held[1] += value
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
 
     def samples(self) -> list[Sample]:
         """Return one sample for each set of tags; the caller has the lock."""
         found = []
-        for tags, counts in self._counts.items():
+        for tags, (counts, added) in self._values.items():
             total = 0
             buckets = []
             for bound, count in zip((*self._boundaries, float("inf")), counts, strict=True):
                 total += count
                 buckets.append((bound, total))
-            found.append(
-                Sample(self._name, self.kind, self._description, tags, self._sums[tags], tuple(buckets))
-            )
+            found.append(Sample(self._name, self.kind, self._description, tags, added, tuple(buckets)))
         return found
+
+    def _bounds(self) -> tuple[float, ...]:
+        return self._boundaries
+
+    def _plain(self, value: Any) -> Any:
+        counts, added = value
+        return [*counts, added]

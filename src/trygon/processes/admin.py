@@ -55,10 +55,12 @@ async def _serve(launch: AdminLaunch) -> None:
     backend = ControllerBackend(
         link,
         folder=os.getcwd(),
+        runtime_dir=Path(launch.controller_address).parent,
         http_options=launch.http_options,
         keep_alive_s=read_settings().http_keep_alive_timeout_s,
     )
-    gateway = AdminGateway(access, AdminApplication(backend), loop=loop)
+    application = AdminApplication(backend, metrics_prefix=launch.options.metrics_prefix)
+    gateway = AdminGateway(access, application, loop=loop)
     settings = HttpSettings(
         own_paths=False,
         scheme=scheme,

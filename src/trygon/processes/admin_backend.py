@@ -7,13 +7,17 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from trygon.client.link import ControlLink
-from trygon.errors import ConfigError, DeployError
+from trygon.clock import RealClock
+from trygon.errors import ConfigError, DeployError, InstanceError
+from trygon.observability.metrics import FamilySnapshot
+from trygon.observability.metrics.gathering import gather
 from trygon.processes.config_build import BuildTask, BuiltConfig
 from trygon.spec.config_file import place
 from trygon.spec.control import (
@@ -51,6 +55,7 @@ class ControllerBackend:
     Args:
         link: The open control link.
         folder: Where modules are looked for, and what relative paths in a configuration start from.
+        runtime_dir: Where processes publish their numbers.
         http_options: Those that the instance was started with.
         keep_alive_s: Above zero, overrides the option of that name, as the environment may say.
     """
@@ -60,10 +65,12 @@ class ControllerBackend:
         link: ControlLink,
         *,
         folder: str,
+        runtime_dir: Path,
         http_options: Mapping[str, Any] = MappingProxyType({}),
         keep_alive_s: float = 0.0,
     ) -> None:
         self._link = link
+        self._runtime_dir = runtime_dir
         self._http_options = http_options
         self._keep_alive_s = keep_alive_s
         self._folder = folder
@@ -75,6 +82,16 @@ class ControllerBackend:
         """Return everything that runs."""
         answer = await self._link.call(GetDetails(), timeout_s=_ANSWER_S)
         return msgspec.convert(answer, InstanceDetails)
+
+    async def families(self) -> list[FamilySnapshot]:
+        """Return what all processes have counted, the dead ones too."""
+        try:
+            gathered = await asyncio.to_thread(gather, self._runtime_dir, RealClock.wall())
+        except OSError as error:
+            raise InstanceError(
+                f"the metrics in {str(self._runtime_dir)!r} cannot be read: {error}"
+            ) from None
+        return gathered.families
 
     async def deploy(self, config: bytes) -> None:
         """Make the applications those of a configuration file, but for those that programs deployed."""

@@ -13,10 +13,13 @@ import socket
 import uvloop
 
 from trygon.client.link import ControlLink
+from trygon.dataplane.process_metrics import ProcessMetrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.routes import RouterGateway
 from trygon.observability.logs import Component, LogOptions, log_copy, set_up_logging
+from trygon.processes.metrics import metrics_level
 from trygon.processes.tls import server_tls
+from trygon.protocols.http.metrics import IngressMetrics
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
 from trygon.spec.control import Hello, TableApplied
@@ -100,6 +103,7 @@ async def _serve(launch: IngressLaunch) -> None:
         access_log_copy=copy.write_lines if copy is not None else None,
         tls=server_tls(launch.http_options),
     )
+    metrics = _count(router, server, launch)
     await link.open()
     # A restarted ingress without a table would answer 503 for applications that run.
     with contextlib.suppress(TimeoutError):
@@ -113,8 +117,22 @@ async def _serve(launch: IngressLaunch) -> None:
         loop.add_signal_handler(number, leave)
     await stop
     await server.drain(DRAIN_S)
+    if metrics is not None:
+        metrics.close()
     await router.close()
     await link.close()
+
+
+def _count(router: Router, server: HttpServer, launch: IngressLaunch) -> ProcessMetrics | None:
+    level = metrics_level()
+    if level == "off":
+        return None
+    name = f"ingress-{launch.slot}"
+    metrics = ProcessMetrics(router, launch.controller_address, role=name, caller=name, is_ingress=True)
+    counted = IngressMetrics(str(launch.slot), has_stages=level == "on")
+    metrics.add(server.count_into(counted), counted.traffic)
+    metrics.start()
+    return metrics
 
 
 def _settings(launch: IngressLaunch) -> HttpSettings:

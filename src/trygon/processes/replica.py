@@ -23,8 +23,10 @@ from trygon.dataplane.asgi import Lifespan
 from trygon.dataplane.context import request_context
 from trygon.dataplane.models.cache import ModelCache
 from trygon.dataplane.models.multiplexed import replica_caches
+from trygon.dataplane.process_metrics import ProcessMetrics
 from trygon.dataplane.replica import Replica
 from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank, enter_replica
+from trygon.dataplane.replica_metrics import ReplicaMetrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_default_runtime, use_runtime
 from trygon.dataplane.user_callable import UserCallable
@@ -33,6 +35,7 @@ from trygon.graph.pickling import loads_definition
 from trygon.observability.access_log import AccessLog
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
 from trygon.observability.user_metrics import set_tag_source
+from trygon.processes.metrics import metrics_level
 from trygon.processes.watchdog import Watchdog
 from trygon.spec.control import (
     DrainReplica,
@@ -91,8 +94,12 @@ class _Life:
             app_name=launch.app_name,
             max_ongoing_requests=launch.options.max_ongoing_requests,
         )
+        self._began = loop.time()
+        self._metrics: ProcessMetrics | None = None
+        self._counts = ReplicaMetrics(launch.app_name, launch.deployment, launch.replica_tag)
         if owns_process:
             self._replica.calls.access_log = _access_log(launch, loop)
+            self._begin_metrics(launch)
         self._link = ControlLink(
             launch.controller_address,
             Hello(role="replica", peer_id=launch.replica_id, pid=os.getpid()),
@@ -112,6 +119,18 @@ class _Life:
         #: Seconds the drain may take; set when the replica is to leave.
         self._leaving: asyncio.Future[float] = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def _begin_metrics(self, launch: ReplicaLaunch) -> None:
+        # Threads of one process publish nothing: only an instance has a place for it.
+        if metrics_level() == "off":
+            return
+        counts, replica = self._counts, self._replica
+        replica.http.metrics = replica.calls.metrics = counts
+        self._metrics = ProcessMetrics(
+            self._router, launch.controller_address, role="replica", caller=launch.replica_tag
+        )
+        self._metrics.add(lambda: counts.collect(replica.slots, replica.transferred), counts.traffic)
+        self._metrics.start()
 
     async def run(self) -> None:
         runtime = Runtime(
@@ -135,6 +154,8 @@ class _Life:
                 task.cancel()
             if self._replica.calls.access_log is not None:
                 self._replica.calls.access_log.flush()
+            if self._metrics is not None:
+                self._metrics.close()
             await self._router.close()
             await self._link.close()
 
@@ -174,7 +195,9 @@ class _Life:
         if self._owns_process:
             set_tag_source(self._metric_tags)
         target, args, kwargs = loads_definition(launch.definition)
+        began = self._loop.time()
         await self._user.construct(target, args, kwargs)
+        self._counts.took("initialization", self._loop.time() - began)
         context.servable_object = self._user.instance
         await self._build_asgi_app(target)
         await self._user.reconfigure(launch.options.user_config)
@@ -200,9 +223,12 @@ class _Life:
     async def _serve(self) -> None:
         launch = self._launch
         self._link.announce(ReplicaReady(replica_id=launch.replica_id, pid=os.getpid()))
+        self._counts.started()
+        self._counts.took("startup", self._loop.time() - self._began)
         if self._user.has_method("check_health"):
             self._spawn(self._watch_health())
         timeout_s = await self._leaving
+        told = self._loop.time()
         if not await self._replica.drain(timeout_s) and self._replica.ongoing:
             logger.warning(
                 "requests still running after %s s, which are cancelled: %d",
@@ -220,6 +246,7 @@ class _Life:
                     await cache.close()
         except Exception:  # the user's clean-up raises anything; the replica ends all the same
             logger.exception("the clean-up of the deployment failed")
+        self._counts.took("shutdown", self._loop.time() - told)
 
     async def _watch_health(self) -> None:
         failures = 0
@@ -232,9 +259,11 @@ class _Life:
             try:
                 async with asyncio.timeout(options.health_check_timeout_s):
                     await self._user.check_health()
+                self._counts.took("health_check", self._loop.time() - began)
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a user's health check raises anything
                 failures += 1
+                self._counts.health_check_failed()
                 text = _user_traceback(error)
                 logger.warning("health check failed (%d of %d):\n%s", failures, UNHEALTHY_AFTER, text)
                 if failures >= UNHEALTHY_AFTER:
@@ -282,7 +311,9 @@ class _Life:
             self._change_logging(launch)
         if not self._is_configured or new.user_config != before.options.user_config:
             self._is_configured = False
+            began = self._loop.time()
             await self._user.reconfigure(new.user_config)
+            self._counts.took("reconfigure", self._loop.time() - began)
             self._is_configured = True
         self._launch = launch
 

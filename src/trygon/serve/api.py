@@ -15,6 +15,7 @@ from trygon.config import read_settings
 from trygon.dataplane.handle import DeploymentHandle
 from trygon.dataplane.replica_context import ReplicaContext, current_replica_context
 from trygon.dataplane.runtime import Runtime, current_runtime
+from trygon.dataplane.traffic import with_traffic
 from trygon.errors import InstanceError, ServeError
 from trygon.graph.build import build_application
 from trygon.graph.deployment import Application, RunTarget
@@ -167,11 +168,16 @@ async def shutdown_async() -> None:
 
 
 def status() -> ServeStatus:
-    """Return the status of every application; empty when no instance runs."""
+    """Return the status of every application; empty when no instance runs.
+
+    Beyond Ray Serve's fields, applications and deployments have `traffic`: requests and errors a second, and
+    latencies, of the last minute.
+    """
     session = connect()
     if session is None:
         return ServeStatus()
-    return ServeStatus.of_instance(session.instance.status())
+    instance = session.instance
+    return ServeStatus.of_instance(with_traffic(instance.status(), instance.record.runtime_dir))
 
 
 # ---- applications

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from trygon.dataplane.context import RequestContext, batch_context, monotonic, request_context
+from trygon.dataplane.context import RequestContext, batch_context, request_context
 from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank
+from trygon.dataplane.stamps import monotonic
 
 __all__ = [
     "ReplicaContext",

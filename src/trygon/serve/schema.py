@@ -29,6 +29,7 @@ from trygon.spec.status import (
     InstanceStatus,
     ProxyStatus,
     ReplicaState,
+    Traffic,
 )
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "ServeInstanceDetails",
     "ServeStatus",
     "TracingConfig",
+    "Traffic",
     "gRPCOptionsSchema",
 ]
 

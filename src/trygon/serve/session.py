@@ -20,6 +20,7 @@ from trygon.client.launch import Launched, begin_launch
 from trygon.client.log_tail import LogSource, LogTail
 from trygon.client.snapshot import own_modules
 from trygon.config import Settings, admin_options, make_private_dir, read_settings
+from trygon.dataplane.process_metrics import ProcessMetrics, set_up_metrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
@@ -43,6 +44,7 @@ class Session:
         self, launched: Launched | None, make: Callable[[asyncio.AbstractEventLoop], Instance]
     ) -> None:
         self._thread = _LoopThread()
+        self._metrics: ProcessMetrics | None = None
         try:
             self.instance = make(self._thread.loop)
             self.runtime: Runtime = self.instance.submit(self._make_runtime()).result()
@@ -58,6 +60,10 @@ class Session:
         self._tail.start()
 
     async def _make_runtime(self) -> Runtime:
+        settings = read_settings()
+        set_up_metrics(
+            has_stages=settings.metrics == "on", latency_buckets_ms=settings.own_latency_buckets_ms
+        )
         router = Router(self._thread.loop)
         first: asyncio.Future[None] = self._thread.loop.create_future()
 
@@ -75,6 +81,11 @@ class Session:
             async with asyncio.timeout(_FIRST_TABLE_S):
                 await first
         runtime = Runtime(self._thread.loop, router)
+        if settings.metrics != "off":
+            address = self.instance.record.controller_address
+            name = f"program-{os.getpid()}"
+            self._metrics = ProcessMetrics(router, address, role="program", caller=name)
+            self._metrics.start()
 
         def end() -> None:
             # Calls would else wait for replicas that will never come back.
@@ -84,6 +95,10 @@ class Session:
         self.instance.on_gone.append(end)
         return runtime
 
+    async def _end_metrics(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+
     def close(self) -> None:
         """Drop the connection; an attached instance that this process started ends."""
         self.runtime.is_alive = False
@@ -91,6 +106,8 @@ class Session:
             self._tail.stop()
             self._tail = None
         if self._thread.is_alive:
+            with contextlib.suppress(Exception):
+                self.instance.submit(self._end_metrics()).result(_EXIT_GRACE_S)
             with contextlib.suppress(Exception):
                 self.instance.submit(self.runtime.router.close()).result(_EXIT_GRACE_S)
             self.instance.close()

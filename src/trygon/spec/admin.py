@@ -26,6 +26,8 @@ class AdminOptions(msgspec.Struct, frozen=True, kw_only=True):
     allow_plaintext: bool = False
     #: A certificate of its own, as ``ssl_keyfile`` and ``ssl_certfile``; empty shares that of HTTP off loopback.
     tls: dict[str, str] = {}
+    #: What the names of metrics begin with: "trygon", or "ray" as in Ray Serve.
+    metrics_prefix: str = "trygon"
 
     @property
     def loopback(self) -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "InstanceStatus",
     "ProxyStatus",
     "ReplicaState",
+    "Traffic",
 ]
 
 
@@ -78,6 +79,18 @@ class ProxyStatus(StrEnum):
     DRAINED = "DRAINED"
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """The last minute of an application or a deployment; numbers are at most about a second old."""
+
+    requests_per_s: float = 0.0
+    #: Of an application: answers with a status of 500 or above; of a deployment: exceptions.
+    errors_per_s: float = 0.0
+    #: Latencies, from buckets; None without a request.
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
 class DeploymentStatusOverview(msgspec.Struct, frozen=True, kw_only=True):
     """One deployment at one moment."""
 
@@ -85,6 +98,8 @@ class DeploymentStatusOverview(msgspec.Struct, frozen=True, kw_only=True):
     status_trigger: DeploymentStatusTrigger = DeploymentStatusTrigger.UNSPECIFIED
     replica_states: dict[ReplicaState, int] = {}
     message: str = ""
+    #: Requests and handle calls that its replicas had; not part of Ray Serve's status.
+    traffic: Traffic | None = None
 
 
 class ApplicationStatusOverview(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +112,8 @@ class ApplicationStatusOverview(msgspec.Struct, frozen=True, kw_only=True):
     deployments: dict[str, DeploymentStatusOverview] = {}
     route_prefix: str | None = None
     revision: int = 0
+    #: HTTP requests from outside; not part of Ray Serve's status.
+    traffic: Traffic | None = None
 
 
 class InstanceStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,3 +81,14 @@ def own_admin(isolated_home: object) -> Iterator[Admin]:
     """Start an instance with free ports for one test, which may kill what it likes."""
     with _started() as started:
         yield started
+
+
+@pytest.fixture
+def own_admin_with_ray_names(isolated_home: object) -> Iterator[Admin]:
+    """Start an instance whose metrics have Ray Serve's names, for one test."""
+    os.environ["TRYGON_METRICS_PREFIX"] = "ray"
+    try:
+        with _started() as started:
+            yield started
+    finally:
+        del os.environ["TRYGON_METRICS_PREFIX"]

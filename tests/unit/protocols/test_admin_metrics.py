@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trygon.protocols.admin.metrics import metrics_text
+from trygon.observability.metrics.exposition import render
+from trygon.protocols.admin.metrics import state_families
 from trygon.spec.details import ApplicationDetails, DeploymentDetails, InstanceDetails, ReplicaDetails
 from trygon.spec.status import ApplicationStatus, DeploymentStatus, DeploymentStatusTrigger, ReplicaState
 
@@ -29,7 +30,7 @@ def test_statuses_and_replicas_are_gauges_with_escaped_labels() -> None:
         revision=7,
     )
 
-    text = metrics_text(InstanceDetails(applications={"shop": application}))
+    text = render(state_families(InstanceDetails(applications={"shop": application})))
 
     label = r'deployment="a\"b\\\n"'
     lines = text.splitlines()
@@ -41,10 +42,14 @@ def test_statuses_and_replicas_are_gauges_with_escaped_labels() -> None:
     assert f'trygon_deployment_replicas{{application="shop",{label},state="STOPPING"}} 0' in lines
     assert f'trygon_deployment_replica_healthy{{application="shop",{label},replica="r2"}} 0' in lines
     assert text.endswith("\n")
-    assert len([line for line in lines if line.startswith("# TYPE")]) == 7
+    assert len([line for line in lines if line.startswith("# TYPE")]) == 8
 
 
 def test_an_empty_instance_has_families_and_no_samples() -> None:
-    lines = metrics_text(InstanceDetails()).splitlines()
+    lines = render(state_families(InstanceDetails())).splitlines()
 
-    assert all(line.startswith("# ") for line in lines)
+    assert [line for line in lines if not line.startswith("# ")] == ["trygon_controller_up 1"]
+
+
+def test_without_an_answer_of_the_controller_only_that_is_told() -> None:
+    assert render(state_families(None)).splitlines()[-1] == "trygon_controller_up 0"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
 from trygon.errors import ConfigError, DeployError, InstanceError, RevisionConflictError
+from trygon.observability.metrics import FamilySnapshot
+from trygon.observability.metrics.exposition import CONTENT_TYPE, render
 from trygon.protocols.admin.answers import Answer, failure, json_answer
-from trygon.protocols.admin.metrics import CONTENT_TYPE, metrics_text
+from trygon.protocols.admin.metrics import state_families
 from trygon.protocols.admin.preconditions import expected_revision
 from trygon.protocols.admin.requests import read_replicas, read_undo
 from trygon.protocols.admin.routes import (
@@ -27,10 +31,14 @@ from trygon.spec.history import RevisionRecord
 
 __all__ = ["AdminApplication", "AdminBackend", "AdminRequest"]
 
+logger = logging.getLogger("trygon.admin")
+
 #: What `?api_type=` may be; Ray Serve's third one has no applications here.
 _API_TYPES: Final = ("imperative", "declarative", "unknown")
 _TEXT: Final = "text/plain; charset=utf-8"
 _RETRY: Final = (("retry-after", "1"),)
+#: A scrape ends after 10 s; the numbers of the processes must not wait for a controller that hangs.
+_DETAILS_S: Final = 2.0
 
 
 class AdminRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +61,9 @@ class AdminBackend(Protocol):
 
     async def details(self) -> InstanceDetails:
         """Return everything that runs."""
+
+    async def families(self) -> list[FamilySnapshot]:
+        """Return what all processes have counted."""
 
     async def deploy(self, config: bytes) -> None:
         """Make the applications those of a configuration file.
@@ -107,10 +118,12 @@ class AdminApplication:
 
     Args:
         backend: Who does what is asked.
+        metrics_prefix: What the names of metrics begin with: "trygon" or "ray".
     """
 
-    def __init__(self, backend: AdminBackend) -> None:
+    def __init__(self, backend: AdminBackend, *, metrics_prefix: str = "trygon") -> None:
         self._backend = backend
+        self._metrics_prefix = metrics_prefix
 
     async def answer(self, request: AdminRequest) -> Answer:
         """Return the answer to one request; errors of the instance are answers too."""
@@ -137,8 +150,7 @@ class AdminApplication:
         if found.route is HEALTH:
             return await self._health()
         if found.route is METRICS:
-            text = metrics_text(await self._backend.details())
-            return Answer(200, text.encode(), CONTENT_TYPE)
+            return await self._metrics()
         if found.route is APPLICATIONS:
             return await self._applications(method, request)
         if found.route is HISTORY:
@@ -158,6 +170,18 @@ class AdminApplication:
         """The controller answers: that is what this port needs to be of use."""
         await self._backend.details()
         return Answer(200, b"success", _TEXT)
+
+    async def _metrics(self) -> Answer:
+        """Return what was counted, also while the controller is being restarted."""
+        details = None
+        try:
+            async with asyncio.timeout(_DETAILS_S):
+                details = await self._backend.details()
+        except (InstanceError, TimeoutError):
+            logger.debug("the controller does not answer a scrape")
+        families = [*state_families(details), *await self._backend.families()]
+        text = render(families, prefix=self._metrics_prefix)
+        return Answer(200, text.encode("utf-8", "replace"), CONTENT_TYPE)
 
     async def _applications(self, method: str, request: AdminRequest) -> Answer:
         if method == "PUT":

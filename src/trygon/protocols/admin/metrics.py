@@ -1,19 +1,15 @@
-"""The state of an instance in Prometheus's text format. Pure.
-
-Names and numbers are Ray Serve's, with ``trygon_`` for its ``ray_serve_``.
-"""
+"""What the controller knows of an instance, as gauges. Pure; names and numbers are Ray Serve's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
 
+from trygon.observability.metrics import FamilySnapshot
 from trygon.spec.details import InstanceDetails
 from trygon.spec.status import ApplicationStatus, DeploymentStatus, ProxyStatus, ReplicaState
 
-__all__ = ["CONTENT_TYPE", "metrics_text"]
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["state_families"]
 
 _APPLICATION: Final = {
     ApplicationStatus.DEPLOY_FAILED: 1,
@@ -41,71 +37,76 @@ _PROXY: Final = {
 #: Shown even when it is 0, so that a graph has no holes.
 _ALWAYS_SHOWN: Final = (ReplicaState.STARTING, ReplicaState.RUNNING, ReplicaState.STOPPING)
 
-_Samples = Iterable[tuple[dict[str, str], float]]
+_DEPLOYMENT_LABELS: Final = ("application", "deployment")
 
 
-def metrics_text(details: InstanceDetails) -> str:
-    """Return all gauges, one family after the other."""
+def state_families(details: InstanceDetails | None) -> list[FamilySnapshot]:
+    """Return all gauges; without details, that the controller does not answer."""
+    up = _family(
+        "controller_up", "Whether the controller answers: 1 or 0.", (), [((), float(details is not None))]
+    )
+    return [up] if details is None else [up, *_families(details)]
+
+
+def _families(details: InstanceDetails) -> list[FamilySnapshot]:
     applications = details.applications.values()
-    deployments = [(app.name, deployment) for app in applications for deployment in app.deployments.values()]
-    families = (
+    deployments = [
+        ((app.name, deployment.name), deployment)
+        for app in applications
+        for deployment in app.deployments.values()
+    ]
+    return [
         _family(
-            "trygon_application_status",
+            "application_status",
             "Status of the application: " + _legend(_APPLICATION),
-            [({"application": app.name}, _APPLICATION[app.status]) for app in applications],
+            ("application",),
+            [((app.name,), _APPLICATION[app.status]) for app in applications],
         ),
         _family(
-            "trygon_application_revision",
+            "application_revision",
             "Number of the newest revision.",
-            [({"application": app.name}, app.revision) for app in applications],
+            ("application",),
+            [((app.name,), app.revision) for app in applications],
         ),
         _family(
-            "trygon_deployment_status",
+            "deployment_status",
             "Status of the deployment: " + _legend(_DEPLOYMENT),
-            [
-                ({"application": app, "deployment": deployment.name}, _DEPLOYMENT[deployment.status])
-                for app, deployment in deployments
-            ],
+            _DEPLOYMENT_LABELS,
+            [(names, _DEPLOYMENT[deployment.status]) for names, deployment in deployments],
         ),
         _family(
-            "trygon_deployment_target_replicas",
+            "deployment_target_replicas",
             "Replicas that are wanted.",
-            [
-                ({"application": app, "deployment": deployment.name}, deployment.target_num_replicas)
-                for app, deployment in deployments
-            ],
+            _DEPLOYMENT_LABELS,
+            [(names, deployment.target_num_replicas) for names, deployment in deployments],
         ),
         _family(
-            "trygon_deployment_replicas",
+            "deployment_replicas",
             "Replicas that there are, by state.",
+            (*_DEPLOYMENT_LABELS, "state"),
             [
-                (
-                    {"application": app, "deployment": deployment.name, "state": state},
-                    sum(replica.state is state for replica in deployment.replicas),
-                )
-                for app, deployment in deployments
+                ((*names, state), sum(replica.state is state for replica in deployment.replicas))
+                for names, deployment in deployments
                 for state in _ALWAYS_SHOWN
             ],
         ),
         _family(
-            "trygon_deployment_replica_healthy",
+            "deployment_replica_healthy",
             "Whether the replica takes requests: 1 or 0.",
+            (*_DEPLOYMENT_LABELS, "replica"),
             [
-                (
-                    {"application": app, "deployment": deployment.name, "replica": replica.replica_id},
-                    replica.state is ReplicaState.RUNNING,
-                )
-                for app, deployment in deployments
+                ((*names, replica.replica_id), replica.state is ReplicaState.RUNNING)
+                for names, deployment in deployments
                 for replica in deployment.replicas
             ],
         ),
         _family(
-            "trygon_proxy_status",
+            "proxy_status",
             "Status of the ingress process: " + _legend(_PROXY),
-            [({"proxy": slot}, _PROXY[proxy.status]) for slot, proxy in details.proxies.items()],
+            ("proxy",),
+            [((slot,), _PROXY[proxy.status]) for slot, proxy in details.proxies.items()],
         ),
-    )
-    return "".join(families)
+    ]
 
 
 def _legend(
@@ -114,13 +115,7 @@ def _legend(
     return ", ".join(f"{number} {name}" for name, number in numbers.items()) + "."
 
 
-def _family(name: str, text: str, samples: _Samples) -> str:
-    lines = [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
-    for labels, value in samples:
-        shown = ",".join(f'{label}="{_escape(found)}"' for label, found in labels.items())
-        lines.append(f"{name}{{{shown}}} {value:g}")
-    return "\n".join(lines) + "\n"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _family(
+    name: str, text: str, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], float]]
+) -> FamilySnapshot:
+    return FamilySnapshot(name, "gauge", text, labels, (), False, "", dict(samples))

@@ -211,6 +211,12 @@ class AnsweringConnection(ConnectionLifetime):
         latency_s = now - self._started
         front.num_by_class[status // 100] += 1
         front.latency_sum_s += latency_s
+        metrics = front.metrics
+        if metrics is not None:
+            method = self._head.method if self._head is not None else ""
+            metrics.note(self._route, method, status, latency_s, self._accepted - self._received)
+            # What the client has sent ahead has waited until now.
+            self._received = now
         log = front.log
         if log is not None:
             head = self._head

@@ -65,6 +65,8 @@ class HttpConnection(AnsweringConnection):
     def data_received(self, data: bytes) -> None:
         phase = self.phase
         if phase is IDLE:
+            if not self._parser.buffer:
+                self._received = self._front.monotonic()
             self._parser.feed(data)
             if not self._advancing:
                 self._advance()
@@ -133,8 +135,9 @@ class HttpConnection(AnsweringConnection):
     def _begin(self, head: RequestHead) -> None:
         front = self._front
         self._head = head
+        self._route = None
         self._serial += 1
-        self._started = front.monotonic()
+        self._started = self._accepted = front.monotonic()
         if front.idle.pop(self, self) is self:
             front.incomplete.pop(self, None)
         self._request_id = head.request_id or front.next_request_id()
@@ -196,6 +199,7 @@ class HttpConnection(AnsweringConnection):
         done = self._parser.body_done
         if done or len(body) >= front.settings.body_buffer_bytes:
             self._drop_body()
+            self._accepted = front.monotonic()
             front.incomplete.pop(self, None)
             self._body_open = not done
             self._dispatch(bytes(body), more=not done)

@@ -9,8 +9,10 @@ from typing import Final, Protocol
 
 from trygon.clock import Clock
 from trygon.dataplane.gateway import Gateway
+from trygon.observability.metrics import REGISTRY
 from trygon.protocols.http.access_log import AccessLog
 from trygon.protocols.http.head import HeadParser
+from trygon.protocols.http.metrics import IngressMetrics
 from trygon.protocols.http.responses import Prefixes
 from trygon.protocols.http.settings import HttpSettings
 from trygon.protocols.http.timers import TimerWheel
@@ -76,6 +78,7 @@ class Front:
         "log",
         "loop",
         "max_connections",
+        "metrics",
         "monotonic",
         "num_by_class",
         "num_refused",
@@ -104,6 +107,8 @@ class Front:
         self.prefixes = Prefixes()
         self.scheme = settings.scheme
         self.log = log
+        #: Where each request is counted; None counts none.
+        self.metrics: IngressMetrics | None = None
         #: Every answer ends its connection from now on.
         self.draining = False
         #: Set when the last connection has gone, if somebody waits for that.
@@ -151,6 +156,7 @@ class Front:
 
     def connection_opened(self, connection: Connection) -> None:
         """Count a connection; make room for it, or refuse it when all others are at work."""
+        self._tell_metrics()
         is_full = len(self.connections) - len(self._refused) >= self.max_connections
         self.connections[connection] = None
         if is_full and not self.make_room():
@@ -185,7 +191,12 @@ class Front:
         self.num_websockets -= 1
         self._forget(session)
 
+    def _tell_metrics(self) -> None:
+        if REGISTRY.is_quiet and self.metrics is not None:
+            REGISTRY.wake()
+
     def _forget(self, peer: Peer) -> None:
+        self._tell_metrics()
         self.connections.pop(peer, None)
         self.wheel.discard(peer)
         if self.gone is not None and not self.connections and not self.gone.done():

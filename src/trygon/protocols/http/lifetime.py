@@ -50,6 +50,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "_lingered",
         "_parser",
         "_read_paused",
+        "_received",
         "_front",
         "_server_address",
         "_transport",
@@ -61,6 +62,7 @@ class ConnectionLifetime(asyncio.Protocol):
         "deadline",
         "phase",
         # per request
+        "_accepted",
         "_begun",
         "_body",
         "_body_due",
@@ -111,6 +113,8 @@ class ConnectionLifetime(asyncio.Protocol):
         self._route: RouteMatch | None = None
         self._request_id = ""
         self._started = 0.0
+        #: When its first bytes were here (metrics only), and when it went to its application.
+        self._received = self._accepted = 0.0
         self._status = 0
         #: Counts requests, so that an answer given inside `Gateway.open` is noticed.
         self._serial = 0

@@ -16,6 +16,7 @@ from trygon.dataplane.gateway import Gateway
 from trygon.protocols.http.access_log import AccessLog
 from trygon.protocols.http.connection import HttpConnection
 from trygon.protocols.http.front import Front, Peer
+from trygon.protocols.http.metrics import ConnectionCounts, IngressMetrics
 from trygon.protocols.http.settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -113,6 +114,20 @@ class HttpServer:
         front.settings = msgspec.structs.replace(
             front.settings, request_timeout_s=request_timeout_s, keep_alive_timeout_s=keep_alive_timeout_s
         )
+
+    def count_into(self, metrics: IngressMetrics) -> Callable[[], None]:
+        """Count every request from now on; return what fills the rest in before a publication."""
+        self._front.metrics = metrics
+
+        def collect() -> None:
+            found = self.statistics()
+            metrics.collect(
+                ConnectionCounts(
+                    found.connections, max(found.active, 0), found.websockets, found.shed, found.refused
+                )
+            )
+
+        return collect
 
     # ---- life
 
