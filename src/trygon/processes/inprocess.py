@@ -31,6 +31,7 @@ from trygon.engine.inprocess import InProcessEngine
 from trygon.errors import InstanceError
 from trygon.processes.replica import serve_replica
 from trygon.spec.application import ApplicationSpec
+from trygon.spec.control import LoadReport
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.launch import ReplicaLaunch
 
@@ -117,6 +118,8 @@ class InProcessInstance:
 
     async def _make_runtime(self) -> Runtime:
         router = Router(asyncio.get_running_loop())
+        link = self._instance.link
+        router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
         self._instance.on_table.append(router.apply)
         if self._instance.link.table is not None:
             router.apply(self._instance.link.table)

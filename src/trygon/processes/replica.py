@@ -35,6 +35,7 @@ from trygon.processes.watchdog import Watchdog
 from trygon.spec.control import (
     DrainReplica,
     Hello,
+    LoadReport,
     Reconfigure,
     ReconfigureDone,
     ReplicaFailed,
@@ -98,6 +99,7 @@ class _Life:
             on_notice=self._on_notice,
             on_gone=lambda: self._leave(0.0),
         )
+        self._router.report_load(lambda loads: self._link.send(LoadReport(loads=loads)))
         # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
         self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
         self._context: ReplicaContext | None = None
