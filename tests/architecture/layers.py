@@ -32,6 +32,7 @@ ROWS = (
     Row("graph", "errors, spec", "cloudpickle, pydantic (lazily), fastapi (lazily), starlette (lazily)"),
     Row("delivery", "errors, spec", "none"),
     Row("ensembles", "errors, spec", "none"),
+    Row("scaling", "errors, spec", "msgspec"),
     Row("registry", "errors, spec, observability", "mlflow (one module)"),
     Row(
         "dataplane",
@@ -40,7 +41,7 @@ ROWS = (
     ),
     Row("protocols", "errors, spec, clock, observability, dataplane", "msgspec, httptools, starlette"),
     Row("engine", "errors, spec, clock, observability", "msgspec, ray (one module)"),
-    Row("control", "errors, spec, clock, observability, delivery, engine.base", "msgspec"),
+    Row("control", "errors, spec, clock, observability, delivery, scaling, engine.base", "msgspec"),
     Row("client", "errors, spec, clock, config", "msgspec, uvloop (lazily)"),
     Row("dashboard", "errors, spec, client", "none"),
     Row(
@@ -59,6 +60,7 @@ PURE = (
     "graph",
     "delivery",
     "ensembles",
+    "scaling",
     "control.reconcile",
     "dataplane.frames",
     "dataplane.batching",

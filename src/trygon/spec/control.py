@@ -109,7 +109,7 @@ class ReplicaStats(_Message, frozen=True):
 
     replica_id: str
     #: By name, as the user's method names them.
-    stats: dict[str, Any] = {}
+    stats: dict[str, float] = {}
 
 
 class ReconfigureDone(_Message, frozen=True):
