@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.helper import UserFunction
 from trygon.spec.load import DeploymentLoad
 
-__all__ = ["ReplicaNumbers", "ScaleRecord", "Scaler", "report_period_s"]
+__all__ = ["ScaleRecord", "Scaler", "report_period_s"]
 
 #: Reports that a caller with load may skip before it counts as gone: its process hangs.
 _SKIPPED = 5
@@ -29,17 +30,6 @@ class ScaleRecord(msgspec.Struct, frozen=True):
     before: int
     after: int
     why: str
-
-
-class ReplicaNumbers(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one replica besides its requests."""
-
-    at: float
-    #: What its `record_autoscaling_stats` returned.
-    stats: dict[str, float] = {}
-    #: Processors that it keeps busy.
-    cpu: float | None = None
-    memory_bytes: float | None = None
 
 
 class _Heard(msgspec.Struct, frozen=True):
@@ -98,8 +88,8 @@ class Scaler:
         self.policy_error = ""
         #: True while a restarted controller counts the replicas that it finds.
         self.is_adopting = False
-        #: By replica id; of replicas that are there.
-        self.numbers: dict[str, ReplicaNumbers] = {}
+        #: What the `record_autoscaling_stats` of each replica said last, by replica id.
+        self.stats: dict[str, dict[str, float]] = {}
         #: The last report of each caller that has load.
         self._heard: dict[str, _Heard] = {}
         self._arrivals = self._completions = 0
@@ -226,15 +216,11 @@ class Scaler:
         regular = now + self.period_s
         return regular if decision.wake_at is None else max(now, min(decision.wake_at, regular))
 
-    def settle(self) -> None:
-        """Take the number as it is for what it was always meant to be; for the status."""
-        self.before = self.target
-
-    def stats(self) -> dict[str, dict[str, float]]:
-        """Return what `record_autoscaling_stats` said, by name, then replica id."""
+    def stats_of(self, replica_ids: Iterable[str]) -> dict[str, dict[str, float]]:
+        """Return what `record_autoscaling_stats` of these replicas said, by name, then replica id."""
         found: dict[str, dict[str, float]] = {}
-        for replica_id, numbers in self.numbers.items():
-            for name, value in numbers.stats.items():
+        for replica_id in replica_ids:
+            for name, value in self.stats.get(replica_id, {}).items():
                 found.setdefault(name, {})[replica_id] = value
         return found
 

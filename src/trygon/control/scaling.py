@@ -13,7 +13,7 @@ from trygon.control.events import (
     PolicyAsked,
     ReplicaMeasured,
 )
-from trygon.control.scaler import ReplicaNumbers, Scaler
+from trygon.control.scaler import Scaler
 from trygon.control.state import Application, ControllerState, Replica, Revision
 from trygon.scaling.decision import Bounds
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
@@ -45,7 +45,7 @@ def fold_scaling(state: ControllerState, event: ScalingEvent, now: float) -> set
             if scaler.lose(event.caller, now)
         }
     if isinstance(event, ReplicaMeasured):
-        _take_numbers(state, event, now)
+        _take_stats(state, event)
         return set()
     application = state.applications.get(event.app_name)
     if application is None:
@@ -80,17 +80,15 @@ def _take_loads(state: ControllerState, event: LoadReported, now: float) -> set[
     return touched
 
 
-def _take_numbers(state: ControllerState, event: ReplicaMeasured, now: float) -> None:
+def _take_stats(state: ControllerState, event: ReplicaMeasured) -> None:
     application = state.owner(event.replica_id)
     if application is None:
         return
     name = application.replicas[event.replica_id].launch.deployment
     for (deployment, _), scaler in application.scalers.items():
         if deployment == name:
-            scaler.numbers[event.replica_id] = ReplicaNumbers(at=now, stats=event.stats)
-            scaler.numbers = {
-                key: kept for key, kept in scaler.numbers.items() if key in application.replicas
-            }
+            known = {key: stats for key, stats in scaler.stats.items() if key in application.replicas}
+            scaler.stats = {**known, event.replica_id: event.stats}
 
 
 def _take_decision(application: Application, event: DeploymentScaled, now: float) -> set[str]:
@@ -104,8 +102,10 @@ def _take_decision(application: Application, event: DeploymentScaled, now: float
             event.deployment,
             f"scaled from {scaler.target} to {decision.target} replicas: {decision.why}",
         )
-    elif before is not None and decision.held_by != before.held_by and decision.held_by:
-        application.note(now, event.deployment, f"{scaler.target} replicas stay: {decision.why}")
+    elif (before is None or decision.held_by != before.held_by) and decision.held_by not in ("", "policy"):
+        application.note(
+            now, event.deployment, f"{decision.held_by} holds it at {scaler.target}: {decision.why}"
+        )
     scaler.take(decision, event.window, now)
     return {application.name}
 
@@ -189,7 +189,7 @@ def policy_of(spec: ApplicationSpec, deployment: DeploymentSpec) -> UserFunction
         return None
     kwargs = policy.get("policy_kwargs") or {}
     if deployment.policy:
-        return UserFunction(definition=deployment.policy, kwargs=kwargs)
+        return UserFunction(definition=deployment.policy, name=function, kwargs=kwargs)
     return UserFunction(import_path=function, kwargs=kwargs)
 
 

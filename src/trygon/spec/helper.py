@@ -25,13 +25,15 @@ class UserFunction(msgspec.Struct, frozen=True, kw_only=True):
     import_path: str = ""
     #: Pickle of ``(callable, (), {})``, made when the application was built. Opaque: loaded in helpers only.
     definition: bytes = b""
+    #: What it is called where it is pickled; for people.
+    name: str = ""
     #: Given to a class when it is made, and to a function with each call.
     kwargs: dict[str, Any] = {}
 
     @property
     def title(self) -> str:
         """What to call it when talking to people."""
-        return self.import_path or "the given function"
+        return self.import_path or self.name or "a function"
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

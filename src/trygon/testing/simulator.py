@@ -476,7 +476,7 @@ class Simulator:
         stays = [r for r in application.rotation(name) if r.replica_id not in self._told]
         if any(o.max_surge_percent == 0 or o.resources.resources for o in options):
             return
-        at_least = min(o.num_replicas for o in options)
+        at_least = min(application.count(r, r.by_name[name]) for r in revisions)
         assert len(stays) - 1 >= at_least, f"{action.replica_id} is needed: {action.reason}"
 
     def _between(self, limits: tuple[float, float]) -> float:

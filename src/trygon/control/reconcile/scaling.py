@@ -110,7 +110,7 @@ def _context(
         r.replica_id for r in application.of(name, serving.generation(name)) if r.phase is ReplicaPhase.READY
     ]
     window = scaler.sample(now, ready=len(ready))
-    stats = scaler.stats()
+    stats = scaler.stats_of(ready)
     return {
         "deployment_name": name,
         "app_name": application.name,
