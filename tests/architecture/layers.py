@@ -31,6 +31,8 @@ ROWS = (
     Row("observability", "errors", "prometheus_client (one module), opentelemetry (one module)"),
     Row("graph", "errors, spec", "cloudpickle, pydantic (lazily), fastapi (lazily), starlette (lazily)"),
     Row("delivery", "errors, spec", "none"),
+    Row("scaling", "errors, spec", "msgspec"),
+    Row("simulation", "errors, spec, scaling", "msgspec, matplotlib (one module)"),
     Row("ensembles", "errors, spec", "none"),
     Row("registry", "errors, spec, observability", "mlflow (one module)"),
     Row(
@@ -40,16 +42,20 @@ ROWS = (
     ),
     Row("protocols", "errors, spec, clock, observability, dataplane", "msgspec, httptools, starlette"),
     Row("engine", "errors, spec, clock, observability", "msgspec, ray (one module)"),
-    Row("control", "errors, spec, clock, observability, delivery, engine.base", "msgspec"),
+    Row("control", "errors, spec, clock, observability, delivery, scaling, engine.base", "msgspec"),
     Row("client", "errors, spec, clock, config", "msgspec, uvloop (lazily)"),
     Row("dashboard", "errors, spec, client", "none"),
     Row(
         "serve",
-        "errors, spec, config, observability, graph, dataplane, client, processes.inprocess (lazily)",
+        "errors, spec, config, observability, graph, scaling, dataplane, client, processes.inprocess (lazily)",
         "msgspec, uvloop (lazily), pydantic (lazily), fastapi (lazily), starlette (lazily)",
     ),
     Row("processes", "all of the above", "msgspec, uvloop"),
-    Row("cli", "errors, config, spec, clock, graph, client, processes", "click, msgspec, yaml (lazily)"),
+    Row(
+        "cli",
+        "errors, config, spec, clock, graph, simulation, client, processes",
+        "click, msgspec, yaml (lazily)",
+    ),
     Row("testing", "all of the above", "none"),
 )
 
@@ -59,6 +65,7 @@ PURE = (
     "graph",
     "delivery",
     "ensembles",
+    "scaling",
     "control.reconcile",
     "dataplane.frames",
     "dataplane.batching",
