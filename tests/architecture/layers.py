@@ -34,6 +34,7 @@ ROWS = (
     Row("scaling", "errors, spec", "msgspec"),
     Row("simulation", "errors, spec, scaling", "msgspec, matplotlib (one module)"),
     Row("ensembles", "errors, spec", "none"),
+    Row("scaling", "errors, spec", "msgspec"),
     Row("registry", "errors, spec, observability", "mlflow (one module)"),
     Row(
         "dataplane",

@@ -97,7 +97,7 @@ def _check_graph(spec: ApplicationSpec) -> None:
                     f"deployment {deployment.name!r} of application {spec.name!r} calls {child!r}, "
                     "which is not part of the application"
                 )
-        if deployment.options.num_replicas < 1:
+        if deployment.options.num_replicas < 1 and deployment.options.autoscaling is None:
             raise DeployError(
                 f"deployment {deployment.name!r} of application {spec.name!r} wants "
                 f"{deployment.options.num_replicas} replicas; ask for at least 1"

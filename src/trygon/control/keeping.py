@@ -8,6 +8,7 @@ import msgspec
 
 from trygon.control.blobs import attach_definitions
 from trygon.control.history import History
+from trygon.control.scaling import restore_scalers
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store, WantedApplication, WantedState
 from trygon.spec.application import ApplicationSpec
@@ -34,8 +35,8 @@ class Keeper:
         #: What each application was before.
         self.history = History()
 
-    def restore(self) -> None:
-        """Fill an empty state with what was saved."""
+    def restore(self, now: float) -> None:
+        """Fill an empty state with what was saved; `now` is monotonic."""
         wanted = self._store.load()
         self._last_revisions = dict(wanted.last_revisions)
         for kept in wanted.applications:
@@ -52,6 +53,7 @@ class Keeper:
             application.failed_deployment = kept.failed_deployment
             application.deleting = kept.deleting
             application.last_revision = kept.last_revision
+            restore_scalers(application, now)
             self._state.applications[kept.name] = application
             if application.serving is not None:
                 self._state.unserved.add(kept.name)

@@ -34,7 +34,8 @@ class Launching:
         self, record: InstanceRecord, blobs: Path | None = None, logging: dict[str, Any] | None = None
     ) -> None:
         self._record = record
-        self._blobs = blobs
+        #: Where snapshots of code are kept; None for none.
+        self.blobs = blobs
         self._logging = logging
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
@@ -62,10 +63,10 @@ class Launching:
             controller_address=self._record.controller_address,
             log_path=os.path.join(self._record.log_dir, f"{log_name}.log"),
             rank=action.rank,
-            world_size=max(deployment.options.num_replicas, action.rank + 1),
+            world_size=max(application.count(revision, deployment), action.rank + 1),
             is_helper=action.helper,
             parents=revision.parents(deployment.name),
-            snapshot_path=str(self._blobs / spec.code.snapshot) if self._blobs and spec.code.snapshot else "",
+            snapshot_path=str(self.blobs / spec.code.snapshot) if self.blobs and spec.code.snapshot else "",
             app_logging=spec.logging or self._logging,
             generations={name: revision.generation(name) for name in revision.by_name},
             joins=action.joins,

@@ -30,6 +30,7 @@ class Pool:
         "_is_closed",
         "_on_busy",
         "_on_orphan",
+        "_on_starved",
         "_targeted",
         "_targets",
         "desk",
@@ -46,8 +47,11 @@ class Pool:
         connect: Callable[[Pool, str, str], ReplicaLink],
         on_busy: Callable[[], None],
         on_orphan: Callable[[PoolKey, Call], None],
+        on_starved: Callable[[], None] | None = None,
     ) -> None:
         self.key = key
+        #: Called when a request begins to wait while there is no replica at all.
+        self._on_starved = on_starved
         self._connect = connect
         self._on_busy = on_busy
         self._on_orphan = on_orphan
@@ -74,6 +78,12 @@ class Pool:
     def targets(self) -> DeploymentTargets | None:
         """What the routing table last said of this revision; None before it said anything."""
         return self._targets
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for a replica."""
+        held = self.desk.num_held if self.desk is not None else 0
+        return len(self.waiting) + len(self.returned) + len(self._targeted) + held
 
     @property
     def max_ongoing_requests(self) -> int:
@@ -162,6 +172,8 @@ class Pool:
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.waiting[call] = None
+            if not self.links and self._on_starved is not None:
+                self._on_starved()
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -255,6 +267,8 @@ class Pool:
         elif not self.is_unavailable(call) and not self.is_over_bound(call):
             self.returned[call] = None
             self.pump()
+            if not self.links and self._on_starved is not None:
+                self._on_starved()
         link.close_if_idle()
 
     def on_busy(self) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from trygon.dataplane.frames import FrameKind, encode
 from trygon.dataplane.links import Call, ReplicaLink
+from trygon.dataplane.load import LoadPool, LoadReporter
 from trygon.dataplane.pool import Pool, PoolKey
 from trygon.errors import DeploymentUnavailableError, ServeError
+from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import ApplicationRoute, RoutingTable
 
 __all__ = ["Router"]
@@ -38,6 +41,8 @@ class Router:
         self._failures: dict[str, int] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._is_closed = False
+        #: Tells the controller of the load; None where nobody asks.
+        self._load: LoadReporter | None = None
 
     # ---- the table
 
@@ -53,13 +58,18 @@ class Router:
             keys.add(key)
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = Pool(key, self._connect, self._watch, self._send_again)
+                pool = self._pools[key] = self._make_pool(key)
             pool.hear_deaths(table.deaths)
             pool.update(targets)
         for key in [key for key in self._pools if key not in keys]:
             self._drop(key)
         listed = {target.replica_id for targets in table.deployments for target in targets.replicas}
         self._failures = {name: n for name, n in self._failures.items() if name in listed}
+        if self._load is not None:
+            self._load.apply(table)
+
+    def _make_pool(self, key: PoolKey) -> Pool:
+        return Pool(key, self._connect, self._watch, self._send_again, self._starve)
 
     def _drop(self, key: PoolKey) -> None:
         for call in self._pools.pop(key).close():
@@ -90,9 +100,8 @@ class Router:
                 return pool
             if not self.table.version:
                 # A replica may call before the first table arrives; the call waits for it.
-                pool = self._pools[app_name, deployment, revision] = Pool(
-                    (app_name, deployment, revision), self._connect, self._watch, self._send_again
-                )
+                key = (app_name, deployment, revision)
+                pool = self._pools[key] = self._make_pool(key)
                 return pool
         app = self._applications.get(app_name)
         if app is not None:
@@ -153,6 +162,8 @@ class Router:
     async def close(self) -> None:
         """Close every connection; waiting and open calls fail."""
         self._is_closed = True
+        if self._load is not None:
+            self._load.close()
         if self._ticker is not None:
             self._ticker.cancel()
         for task in list(self._connecting.values()):
@@ -166,10 +177,26 @@ class Router:
                 link.abort()
             pool.links.clear()
 
+    # ---- load
+
+    def report_load(self, send: Callable[[tuple[DeploymentLoad, ...]], None]) -> None:
+        """Tell `send` how much load there is for each deployment of which the table asks it."""
+        self._load = LoadReporter(self.loop, self._pools_of, send)
+        self._load.apply(self.table)
+
+    def _pools_of(self, app_name: str, deployment: str) -> list[LoadPool]:
+        return [pool for key, pool in self._pools.items() if key[0] == app_name and key[1] == deployment]
+
+    def _starve(self) -> None:
+        if self._load is not None:
+            self._load.hurry()
+
     # ---- liveness
 
     def _watch(self) -> None:
         if self._ticker is None:
+            if self._load is not None:
+                self._load.wake()
             self._ticker = self.loop.call_later(LIVENESS_TICK_S, self._tick)
 
     def _tick(self) -> None:

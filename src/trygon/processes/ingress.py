@@ -19,7 +19,7 @@ from trygon.observability.logs import Component, LogOptions, set_up_logging
 from trygon.processes.tls import server_tls
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
-from trygon.spec.control import Hello, TableApplied
+from trygon.spec.control import Hello, LoadReport, TableApplied
 from trygon.spec.launch import IngressLaunch
 from trygon.spec.routing import RoutingTable
 
@@ -77,6 +77,7 @@ async def _serve(launch: IngressLaunch) -> None:
         on_table=apply,
         on_gone=leave,
     )
+    router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
     sock = socket.socket(fileno=launch.listen_fd)
     server = HttpServer(sock, gateway, _settings(launch), loop=loop, tls=server_tls(launch.http_options))
     await link.open()

@@ -161,7 +161,7 @@ def decide(
         state=waiting,
         wake_at=since + delay_s,
         proposed=raw,
-        why=f"{inputs}{_clipped(held_by, bounds)}; {delay_name} holds it for {since + delay_s - now:.1f} s more",
+        why=f"{inputs}{_clipped(held_by, bounds)}; it must hold for {delay_s:g} s ({delay_name})",
         held_by=delay_name,
     )
 

@@ -12,6 +12,7 @@ __all__ = [
     "DeploymentOptions",
     "DeploymentSpec",
     "ModuleSource",
+    "PolicyConfig",
     "ResourceRequest",
 ]
 
@@ -70,6 +71,9 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     definition: bytes
     #: Digest of the definition where it is kept elsewhere, and left out here.
     definition_blob: str = ""
+    #: Pickle of the autoscaling policy where it cannot be imported by name; and its digest, as above.
+    policy: bytes = b""
+    policy_blob: str = ""
     options: DeploymentOptions = DeploymentOptions()
     #: Names of the deployments of this application that the definition holds handles of.
     children: tuple[str, ...] = ()
@@ -79,6 +83,10 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     def with_options(self, **changes: Any) -> DeploymentSpec:
         """Return a copy with some options changed."""
         return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, **changes))
+
+    def without_policy(self) -> DeploymentSpec:
+        """Return a copy whose autoscaling policy, if any, is the one that its options name."""
+        return msgspec.structs.replace(self, policy=b"", policy_blob="")
 
 
 class ModuleSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +114,15 @@ class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
 
 
+class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that says how many replicas each deployment of an application shall have."""
+
+    #: Of a function or a class, as "module:name".
+    import_path: str
+    #: Given to a class when it is made, and to a function with each call.
+    kwargs: dict[str, Any] = {}
+
+
 class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Deployments that are deployed together and answer behind one route."""
 
@@ -121,6 +138,10 @@ class ApplicationSpec(msgspec.Struct, frozen=True, kw_only=True):
     import_path: str = ""
     #: Its section of the configuration file it came from, as it was written; None for `serve.run`.
     config: dict[str, Any] | None = None
+    #: Scales its deployments together; None leaves each to its own autoscaling.
+    autoscaling_policy: PolicyConfig | None = None
+    #: Percentage that the numbers of replicas are scaled by already; None is all of them.
+    target_capacity: float | None = None
 
     def deployment(self, name: str) -> DeploymentSpec:
         """Return the deployment called `name`; KeyError if there is none."""

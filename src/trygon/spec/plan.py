@@ -114,7 +114,11 @@ def without_definitions(spec: ApplicationSpec) -> ApplicationSpec:
     return msgspec.structs.replace(
         spec,
         deployments=tuple(
-            msgspec.structs.replace(d, definition=hashlib.sha256(d.definition).digest())
+            msgspec.structs.replace(
+                d,
+                definition=hashlib.sha256(d.definition).digest(),
+                policy=hashlib.sha256(d.policy).digest() if d.policy else b"",
+            )
             for d in spec.deployments
         ),
     )
