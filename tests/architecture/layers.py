@@ -31,6 +31,8 @@ ROWS = (
     Row("observability", "errors", "prometheus_client (one module), opentelemetry (one module)"),
     Row("graph", "errors, spec", "cloudpickle, pydantic (lazily), fastapi (lazily), starlette (lazily)"),
     Row("delivery", "errors, spec", "none"),
+    Row("scaling", "errors, spec", "msgspec"),
+    Row("simulation", "errors, spec, scaling", "msgspec, matplotlib (one module)"),
     Row("ensembles", "errors, spec", "none"),
     Row("scaling", "errors, spec", "msgspec"),
     Row("registry", "errors, spec, observability", "mlflow (one module)"),
@@ -46,11 +48,15 @@ ROWS = (
     Row("dashboard", "errors, spec, client", "none"),
     Row(
         "serve",
-        "errors, spec, config, observability, graph, dataplane, client, processes.inprocess (lazily)",
+        "errors, spec, config, observability, graph, scaling, dataplane, client, processes.inprocess (lazily)",
         "msgspec, uvloop (lazily), pydantic (lazily), fastapi (lazily), starlette (lazily)",
     ),
     Row("processes", "all of the above", "msgspec, uvloop"),
-    Row("cli", "errors, config, spec, clock, graph, client, processes", "click, msgspec, yaml (lazily)"),
+    Row(
+        "cli",
+        "errors, config, spec, clock, graph, simulation, client, processes",
+        "click, msgspec, yaml (lazily)",
+    ),
     Row("testing", "all of the above", "none"),
 )
 

@@ -17,7 +17,7 @@ from trygon.control.scaler import Scaler
 from trygon.control.state import Application, ControllerState, Replica, Revision
 from trygon.scaling.decision import Bounds
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
-from trygon.spec.autoscaling import DEFAULT_POLICY, AutoscalingConfig
+from trygon.spec.autoscaling import BUILT_IN_POLICIES, DEFAULT_POLICY, AutoscalingConfig
 from trygon.spec.helper import UserFunction
 
 __all__ = [
@@ -179,13 +179,13 @@ def _at_capacity(count: int, capacity: float | None) -> int:
 
 
 def policy_of(spec: ApplicationSpec, deployment: DeploymentSpec) -> UserFunction | None:
-    """Return the user's function that decides on the replicas of a deployment; None for the default policy."""
+    """Return the user's function that decides on the replicas of a deployment; None for a built-in policy."""
     shared = spec.autoscaling_policy
     if shared is not None:
         return UserFunction(import_path=shared.import_path, kwargs=shared.kwargs)
     policy = (deployment.options.autoscaling or {}).get("policy") or {}
     function = policy.get("policy_function", DEFAULT_POLICY)
-    if function == DEFAULT_POLICY:
+    if function in BUILT_IN_POLICIES:
         return None
     kwargs = policy.get("policy_kwargs") or {}
     if deployment.policy:

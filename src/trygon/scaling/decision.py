@@ -12,13 +12,16 @@ from typing import Any
 
 import msgspec
 
-from trygon.scaling.context import LoadWindow
-from trygon.spec.autoscaling import AutoscalingConfig
+from trygon.scaling.adaptive import AdaptiveState, Fleet, Load, Need, adapt
+from trygon.scaling.context import LoadSample, LoadWindow
+from trygon.spec.autoscaling import AdaptivePolicy, AutoscalingConfig
 
 __all__ = ["Bounds", "Decision", "Demand", "Proposal", "ScalingState", "decide", "propose", "window_demand"]
 
 #: Times are sums of floats.
 _EPSILON_S = 1e-6
+#: The adaptive policy looks at least this often while anything can change.
+_LOOK_S = 1.0
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -42,6 +45,10 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     #: The number that was decided last.
     target: int
+    #: The last sample; without it the adaptive policy takes all requests for requests in work.
+    sample: LoadSample | None = None
+    #: How long a replica takes to start, as measured; 0 while nobody knows.
+    start_up_s: float = 0.0
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +68,8 @@ class ScalingState(msgspec.Struct, frozen=True, kw_only=True):
     last_up: float | None = None
     last_down: float | None = None
     policy_state: dict[str, Any] = {}
+    #: What the adaptive policy remembers.
+    adaptive: AdaptiveState | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +121,9 @@ def decide(
         now: Monotonic seconds.
         proposed: What the user's policy says; None asks the default policy.
     """
+    adaptive = config.policy.adaptive if proposed is None else None
+    if adaptive is not None:
+        return _adapted(config, adaptive, bounds, state, demand, now)
     raw = propose(config, demand) if proposed is None else proposed.count
     count = max(0, math.ceil(raw))
     if proposed is not None:
@@ -212,8 +224,59 @@ def _clipped(held_by: str, bounds: Bounds) -> str:
     return ", zero is reached from one only" if held_by else ""
 
 
+def _adapted(
+    config: AutoscalingConfig,
+    policy: AdaptivePolicy,
+    bounds: Bounds,
+    state: ScalingState,
+    demand: Demand,
+    now: float,
+) -> Decision:
+    """Return what the adaptive policy decides: it has no gain and no delays but its own hold."""
+    sample = demand.sample or LoadSample(at=now, running=demand.now_total)
+    load = Load(
+        queued=sample.queued,
+        running=sample.running,
+        arrivals=sample.arrivals,
+        completions=sample.completions,
+    )
+    slots = config.get_target_ongoing_requests() or 1.0
+    fleet = Fleet(slots=slots, target=demand.target, ready=demand.ready, start_up_s=demand.start_up_s)
+    need = adapt(policy, state.adaptive, load, fleet, now)
+    state = msgspec.structs.replace(state, adaptive=need.state)
+    wanted = bounds.clip(need.count)
+    if wanted == 0 and demand.target > 1:
+        wanted = 1
+    held_by = "" if wanted == need.count else f"{'max' if need.count > bounds.high else 'min'}_replicas"
+    why = f"{_explained(need, load)}{_clipped(held_by, bounds)}"
+    # Past demand fades as time goes by, without any event.
+    wake_at = now + _LOOK_S if load.total or wanted > bounds.low else None
+    if wanted == demand.target:
+        return Decision(
+            target=wanted, state=state, wake_at=wake_at, proposed=need.count, why=why, held_by=held_by
+        )
+    changed = _changed(state, demand.target, wanted, now, need.count, why, held_by)
+    return msgspec.structs.replace(changed, wake_at=wake_at)
+
+
+def _explained(need: Need, load: Load) -> str:
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in need.parts.items())
+    left = "" if need.held_until is None else f", {need.held_until - need.state.at:.0f} s left"
+    percentile = 100 * (1.0 - max(0.0, need.state.tail))
+    return (
+        f"{load.queued:.1f} wait, {load.running:.1f} in work; {need.count} by {need.rule}{left}, of {parts} "
+        f"(percentile {percentile:.1f})"
+    )
+
+
 def window_demand(
-    config: AutoscalingConfig, window: LoadWindow, now: float, *, ready: int, target: int
+    config: AutoscalingConfig,
+    window: LoadWindow,
+    now: float,
+    *,
+    ready: int,
+    target: int,
+    start_up_s: float = 0.0,
 ) -> Demand:
     """Return the demand that a window of samples stands for."""
     last = window.samples[-1].total if window.samples else 0.0
@@ -222,4 +285,6 @@ def window_demand(
         now_total=last,
         ready=ready,
         target=target,
+        sample=window.samples[-1] if window.samples else None,
+        start_up_s=start_up_s,
     )

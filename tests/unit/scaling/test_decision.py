@@ -215,6 +215,9 @@ def test_rates_are_those_of_the_look_back() -> None:
 def test_the_demand_is_what_the_window_says() -> None:
     options = config(look_back_period_s=2)
 
-    found = window_demand(options, window(0, 4, 8), 2.0, ready=1, target=2)
+    samples = window(0, 4, 8)
 
-    assert Demand(total=6, now_total=8, ready=1, target=2) == found
+    found = window_demand(options, samples, 2.0, ready=1, target=2, start_up_s=3.0)
+
+    last = samples.samples[-1]
+    assert Demand(total=6, now_total=8, ready=1, target=2, sample=last, start_up_s=3.0) == found

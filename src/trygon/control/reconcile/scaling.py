@@ -66,9 +66,22 @@ def _scale(
     if scaler.policy is not None and scaler.proposal is None:
         decision = _kept(scaler)
     else:
-        demand = window_demand(scaler.config, window, now, ready=ready, target=scaler.target)
+        demand = window_demand(
+            scaler.config,
+            window,
+            now,
+            ready=ready,
+            target=scaler.target,
+            start_up_s=_start_up_s(application, serving, deployment),
+        )
         decision = decide(scaler.config, scaler.bounds, scaler.state, demand, now, proposed=scaler.proposal)
     return ScaleDeployment(application.name, deployment.name, serving.number, decision, window)
+
+
+def _start_up_s(application: Application, serving: Revision, deployment: DeploymentSpec) -> float:
+    """Return how long the slowest of the replicas that work took to start; 0 where none does."""
+    replicas = application.of(deployment.name, serving.generation(deployment.name))
+    return max((r.since - r.started_at for r in replicas if r.phase is ReplicaPhase.READY), default=0.0)
 
 
 def _kept(scaler: Scaler) -> Decision:
