@@ -90,15 +90,16 @@ class DeploymentID(msgspec.Struct, frozen=True, order=True):
 class AutoscalingContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy decides by. The first fields are Ray Serve's, the others our own.
 
-    Durations are in seconds; the times are those of the wall clock.
+    Durations are in seconds; the times are those of the wall clock. Every field has a default, so that a policy
+    can be tried with the few that it looks at.
     """
 
-    deployment_id: DeploymentID
-    deployment_name: str
-    app_name: str
+    deployment_id: DeploymentID = DeploymentID("")
+    deployment_name: str = ""
+    app_name: str = "default"
     #: Ready replicas, and the number that was decided last.
-    current_num_replicas: int
-    target_num_replicas: int
+    current_num_replicas: int = 1
+    target_num_replicas: int = 1
     #: Ids of the ready replicas.
     running_replicas: list[str] = []
     #: As the aggregation function makes them one number over the look-back period.
