@@ -78,5 +78,5 @@ class Watched:
 
 def by_backlog(context: Any) -> tuple[int, dict[str, Any]]:
     """Have a replica for every two things in the backlog that the replicas tell of."""
-    told = context.aggregated_metrics.get("backlog", {}).values()
-    return (max(told) // 2 if told else 1), {}
+    told = context.raw_metrics.get("backlog", {}).values()
+    return (max(values[-1].value for values in told) // 2 if told else 1), {}
