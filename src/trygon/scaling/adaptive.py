@@ -43,7 +43,7 @@ _SERVICE_S = 60.0
 #: The past that counts is at least this long, and this many times a replica's start.
 _SHORTEST_HALF_LIFE_S, _STARTS = 60.0, 15.0
 #: A rise within this many standard deviations of chance arrivals is none.
-_NOISE = 2.0
+_NOISE = 4.0
 #: A smaller share of the replicas is not given up: it would come back.
 _TRIFLE = 0.05
 

@@ -102,7 +102,7 @@ class AdaptivePolicy(Options):
     #: After this long, past demand counts half.
     half_life_s: float = option(default=600.0, check=_POSITIVE)
     #: Spare room above the percentile, as a factor.
-    margin: float = option(default=1.1, check=number(1.0))
+    margin: float = option(default=1.0, check=number(1.0))
     #: Replicas are given up only when they were not needed for this long, and for as long as one takes to start.
     hold_s: float = option(default=60.0, check=_DELAY)
     #: Demand that is this many times what the replicas can take is a panic: the margin is laid on it too.
