@@ -8,7 +8,7 @@ The rules, in the order in which they are applied:
 * The percentile begins at the objective's quantile. Late requests raise it, each second without any lowers it:
   it settles where the share of late requests is the objective's (adaptive conformal inference).
 * The floor is the demand now, more of it while it rises, for as far ahead as a replica takes to start, and
-  what drains the backlog within that time. In a panic, the margin is laid on it too.
+  what drains the backlog within that time. It knows no delay, so that it is the answer to a panic, too.
 * A season that was seen twice is a lower bound, never an upper one.
 * Up at once. Down only to the most that was asked for during the hold, and not for a trifle.
 """
@@ -128,10 +128,8 @@ def adapt(policy: AdaptivePolicy, state: AdaptiveState | None, load: Load, fleet
     parts = {
         "percentile": percentile * margin / slots,
         "now": (state.demand + _drain(policy, state, load, start_up_s)) / slots,
-        "trend": _ahead(state, start_up_s, policy.panic) / slots,
+        "trend": _ahead(state, start_up_s, policy.max_rise) / slots,
     }
-    if fleet.ready and state.demand >= policy.panic * fleet.ready * slots:
-        parts["panic"] = parts["now"] * margin
     expected = None if state.season is None else state.season.expected(now + start_up_s)
     if expected is not None:
         parts["season"] = expected * margin / slots
@@ -246,13 +244,13 @@ def _follow(mean: float, value: float, passed_s: float, constant_s: float) -> fl
     return value + (mean - value) * math.exp(-passed_s / constant_s)
 
 
-def _ahead(state: AdaptiveState, start_up_s: float, panic: float) -> float:
+def _ahead(state: AdaptiveState, start_up_s: float, max_rise: float) -> float:
     """Return the demand when a replica that is asked for now is ready, if the rise goes on."""
     rise = state.fast - state.slow
     if rise <= _NOISE * math.sqrt(max(state.slow, 1.0)):
         return state.demand
     slope = rise / (_SLOW_S - _FAST_S)
-    return min(state.fast + slope * start_up_s, panic * state.fast)
+    return min(state.fast + slope * start_up_s, max_rise * state.fast)
 
 
 def _remember(
