@@ -30,6 +30,7 @@ _COMMANDS = {
     "delete": "trygon.cli.ending:delete",
     "token": "trygon.cli.token:token",
     "shutdown": "trygon.cli.ending:shutdown",
+    "simulate": "trygon.cli.simulate:simulate",
     "doctor": "trygon.cli.doctor:doctor",
     "completion": "trygon.cli.completion:completion",
 }

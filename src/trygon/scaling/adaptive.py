@@ -2,11 +2,13 @@
 
 The rules, in the order in which they are applied:
 
-* Demand is what waits or is in work. Its past is a histogram in which a sample counts half after a half-life.
+* Demand is the requests that would be in work if nobody had to wait: those in work, and while there is a queue
+  what came, times how long a request takes. A backlog itself is no demand: it is there once, and drains.
+* Its past is a histogram in which a sample counts half after a half-life, a shorter one if replicas start fast.
 * The percentile begins at the objective's quantile. Late requests raise it, each second without any lowers it:
   it settles where the share of late requests is the objective's (adaptive conformal inference).
-* The floor is the demand now, and more of it while it rises, for as far ahead as a replica takes to start.
-* In a panic, demand far above what the replicas can take, the floor is what the rise so far says doubled.
+* The floor is the demand now, more of it while it rises, for as far ahead as a replica takes to start, and
+  what drains the backlog within that time. It knows no delay, so that it is the answer to a panic, too.
 * A season that was seen twice is a lower bound, never an upper one.
 * Up at once. Down only to the most that was asked for during the hold, and not for a trifle.
 """
@@ -29,15 +31,19 @@ _LOG_GROWTH = math.log(_GROWTH)
 #: Weights are made small again when they have grown by 2 to this power.
 _REBASE = 40.0
 #: How fast the tail moves: a second in which everybody is late takes this share off it.
-_GAIN = 0.0005
+_GAIN = 0.005
 #: The widest tail that may be left uncovered, and how far beyond the whole histogram the rule may reach.
-_WIDEST_TAIL, _DEEPEST = 0.25, -0.05
+_WIDEST_TAIL, _DEEPEST = 0.3, -0.05
 #: What each hundredth below zero adds to the margin.
 _DEEP_MARGIN = 0.10
 #: Time constants of the two means whose difference is the trend.
 _FAST_S, _SLOW_S = 5.0, 40.0
+#: How long the mean service time remembers.
+_SERVICE_S = 60.0
+#: The past that counts is at least this long, and this many times a replica's start.
+_SHORTEST_HALF_LIFE_S, _STARTS = 60.0, 15.0
 #: A rise within this many standard deviations of chance arrivals is none.
-_NOISE = 2.0
+_NOISE = 4.0
 #: A smaller share of the replicas is not given up: it would come back.
 _TRIFLE = 0.05
 
@@ -80,6 +86,11 @@ class AdaptiveState(msgspec.Struct, frozen=True, kw_only=True):
     mass: float = 0.0
     #: The share of time that the percentile leaves uncovered; below zero the margin grows.
     tail: float
+    #: Decayed seconds of work and requests that ended: their ratio is the mean service time.
+    worked_s: float = 0.0
+    ended: float = 0.0
+    #: Requests that would be in work if nobody had to wait.
+    demand: float = 0.0
     fast: float = 0.0
     slow: float = 0.0
     #: Since a time, the needs that no later one exceeds: the first is the most of the hold.
@@ -111,16 +122,14 @@ def adapt(policy: AdaptivePolicy, state: AdaptiveState | None, load: Load, fleet
         now: Monotonic seconds.
     """
     slots, start_up_s = fleet.slots, fleet.start_up_s
-    state = _observe(policy, state, load, now)
+    state = _observe(policy, state, load, now, start_up_s)
     percentile = _percentile(state, max(0.0, state.tail))
     margin = policy.margin + max(0.0, -state.tail) * 100 * _DEEP_MARGIN
     parts = {
         "percentile": percentile * margin / slots,
-        "now": load.total / slots,
-        "trend": _ahead(state, load, start_up_s, policy.panic) / slots,
+        "now": (state.demand + _drain(policy, state, load, start_up_s)) / slots,
+        "trend": _ahead(state, start_up_s, policy.max_rise) / slots,
     }
-    if fleet.ready and load.total >= policy.panic * fleet.ready * slots:
-        parts["panic"] = load.total * margin / slots
     expected = None if state.season is None else state.season.expected(now + start_up_s)
     if expected is not None:
         parts["season"] = expected * margin / slots
@@ -144,23 +153,51 @@ def _settled(need: Need, target: int, hold_s: float) -> Need:
     return msgspec.structs.replace(need, count=most)
 
 
-def _observe(policy: AdaptivePolicy, state: AdaptiveState | None, load: Load, now: float) -> AdaptiveState:
+def _observe(
+    policy: AdaptivePolicy, state: AdaptiveState | None, load: Load, now: float, start_up_s: float
+) -> AdaptiveState:
     if state is None:
         season = None if policy.season_s is None else Season(period_s=policy.season_s)
+        total = load.total
         state = AdaptiveState(
-            at=now, epoch=now, tail=1.0 - policy.quantile, fast=load.total, slow=load.total, season=season
+            at=now, epoch=now, tail=1.0 - policy.quantile, demand=total, fast=total, slow=total, season=season
         )
     passed_s = now - state.at
-    total = load.total
+    fade = math.exp(-passed_s / _SERVICE_S)
+    worked_s = state.worked_s * fade + load.running * passed_s
+    ended = state.ended * fade + load.completions
+    demand = _demand(state, load, passed_s, worked_s / ended if ended > 1.0 else None)
+    half_life_s = min(policy.half_life_s, max(_SHORTEST_HALF_LIFE_S, _STARTS * start_up_s))
     return AdaptiveState(
         at=now,
-        **_histogram(state, total, now, policy.half_life_s),
+        **_histogram(state, demand, now, half_life_s),
         tail=_tail(policy, state.tail, load, passed_s),
-        fast=_follow(state.fast, total, passed_s, _FAST_S),
-        slow=_follow(state.slow, total, passed_s, _SLOW_S),
+        worked_s=worked_s,
+        ended=ended,
+        demand=demand,
+        fast=_follow(state.fast, demand, passed_s, _FAST_S),
+        slow=_follow(state.slow, demand, passed_s, _SLOW_S),
         needs=state.needs,
-        season=None if state.season is None else state.season.after(total, now),
+        season=None if state.season is None else state.season.after(demand, now),
     )
+
+
+def _demand(state: AdaptiveState, load: Load, passed_s: float, service_s: float | None) -> float:
+    """Return the requests that would be in work if nobody had to wait."""
+    if load.queued <= 0.0 or not passed_s:
+        return load.total
+    if service_s is None:
+        # Nothing ended yet: all that is known is that they are here.
+        return load.total
+    # With endless replicas the number in work follows what comes, as slowly as requests take.
+    coming = load.arrivals / passed_s * service_s
+    return min(load.total, max(load.running, _follow(state.demand, coming, passed_s, max(service_s, 1.0))))
+
+
+def _drain(policy: AdaptivePolicy, state: AdaptiveState, load: Load, start_up_s: float) -> float:
+    """Return the slots that drain the backlog while a replica would start."""
+    service_s = state.worked_s / state.ended if state.ended > 1.0 else 0.0
+    return max(0.0, load.total - state.demand) * service_s / max(start_up_s, policy.wait_s)
 
 
 def _histogram(state: AdaptiveState, total: float, now: float, half_life_s: float) -> dict[str, Any]:
@@ -207,13 +244,13 @@ def _follow(mean: float, value: float, passed_s: float, constant_s: float) -> fl
     return value + (mean - value) * math.exp(-passed_s / constant_s)
 
 
-def _ahead(state: AdaptiveState, load: Load, start_up_s: float, panic: float) -> float:
+def _ahead(state: AdaptiveState, start_up_s: float, max_rise: float) -> float:
     """Return the demand when a replica that is asked for now is ready, if the rise goes on."""
     rise = state.fast - state.slow
     if rise <= _NOISE * math.sqrt(max(state.slow, 1.0)):
-        return load.total
+        return state.demand
     slope = rise / (_SLOW_S - _FAST_S)
-    return min(state.fast + slope * start_up_s, panic * max(load.total, state.fast))
+    return min(state.fast + slope * start_up_s, max_rise * state.fast)
 
 
 def _remember(

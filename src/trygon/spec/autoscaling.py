@@ -102,11 +102,11 @@ class AdaptivePolicy(Options):
     #: After this long, past demand counts half.
     half_life_s: float = option(default=600.0, check=_POSITIVE)
     #: Spare room above the percentile, as a factor.
-    margin: float = option(default=1.1, check=number(1.0))
+    margin: float = option(default=1.0, check=number(1.0))
     #: Replicas are given up only when they were not needed for this long, and for as long as one takes to start.
     hold_s: float = option(default=60.0, check=_DELAY)
-    #: Demand that is this many times what the replicas can take is a panic: it is answered with as much again.
-    panic: float = option(default=2.0, check=number(1.0, above=True))
+    #: Demand that rises is taken to go on until a replica is ready, but to at most this many times what it is.
+    max_rise: float = option(default=2.0, check=number(1.0))
     #: Length of the season, such as 86400; None looks for no season. It is believed after two whole ones.
     season_s: float | None = option(default=None, check=optional(_POSITIVE))
 

@@ -132,13 +132,20 @@ def test_a_queue_is_not_late_when_it_drains_in_time() -> None:
     assert deployment.state.adaptive.tail > before.tail
 
 
-def test_demand_far_above_the_replicas_is_a_panic() -> None:
+def test_demand_far_above_the_replicas_is_answered_at_once_and_whole() -> None:
     deployment = _Deployment(target=2)
 
-    decision = deployment.second(2.0, queued=10.0)
+    assert deployment.second(2.0, queued=10.0).target >= 12
 
-    assert "panic" in decision.why
-    assert decision.target >= 13
+
+def test_a_backlog_asks_for_what_drains_it_and_not_for_a_replica_each() -> None:
+    deployment = _Deployment(start_up_s=20.0)
+    deployment.seconds(60, 10.0)
+
+    for backlog in range(100, 400, 100):
+        decision = deployment.second(10.0, queued=float(backlog), completions=10)
+
+    assert 10 < decision.target < 60
 
 
 def test_a_rise_is_followed_further_when_replicas_start_slowly() -> None:
@@ -146,7 +153,7 @@ def test_a_rise_is_followed_further_when_replicas_start_slowly() -> None:
     for deployment in (quick, slow):
         deployment.seconds(60, 20.0)
         for more in range(20):
-            deployment.second(20.0 + more)
+            deployment.second(20.0 + 3 * more)
 
     assert slow.target > quick.target
 
