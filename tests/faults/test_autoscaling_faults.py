@@ -34,6 +34,27 @@ def test_a_killed_controller_changes_nothing_and_the_next_one_goes_on_deciding(u
     assert [] == load.errors
 
 
+def test_a_policy_goes_on_after_its_controller_was_killed(url: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    said.write_text("3")
+    scaling = {
+        **QUICK,
+        "upscale_delay_s": 0,
+        "downscale_delay_s": 0,
+        "policy": {"policy_function": Told, "policy_kwargs": {"path": str(said)}},
+    }
+    serve.run(Busy.options(autoscaling_config=scaling).bind())
+    wait_running(3, "default")
+    first, victim = only("helper"), only("controller")
+
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: pids("controller") - {victim}, "another controller")
+    said.write_text("2")
+
+    wait_running(2, "default", timeout_s=20)
+    wait_until(lambda: len(pids("helper") - {first}) == 1 == len(pids("helper")), "one helper, a new one")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("fault", ["hang", "stop"])

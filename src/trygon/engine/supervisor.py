@@ -439,6 +439,9 @@ class Supervisor:
     def _restart(self, child: _Child) -> None:
         if child.kind == "controller":
             self._link.close()
+            # The next one asks for those that it needs.
+            for key in list(self._helpers):
+                self._stop_helper(key, forget=True)
             if self._shutdown is not None:
                 # Nobody is left to drain what runs.
                 self.end()
