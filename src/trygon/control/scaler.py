@@ -207,7 +207,8 @@ class Scaler:
         self.is_answered = False
         self._arrivals = self._completions = 0
         self.decided_at = now
-        if decision.target != self.target:
+        has_changed = decision.target != self.target
+        if has_changed:
             self.records = (
                 *self.records[-(_NUM_RECORDS - 1) :],
                 ScaleRecord(now, self.target, decision.target, decision.why),
@@ -216,7 +217,8 @@ class Scaler:
             self.target = decision.target
         self.state = decision.state
         self.decision = decision
-        self.look_at = self._next_look(decision, now)
+        # One change may be the first of two: from three to one, and then to none.
+        self.look_at = now + self.period_s if has_changed else self._next_look(decision, now)
 
     def _next_look(self, decision: Decision, now: float) -> float | None:
         is_quiet = not any(sample.total for sample in self.window.samples)

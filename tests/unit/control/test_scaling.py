@@ -162,6 +162,20 @@ def test_to_zero_and_back_with_the_first_request() -> None:
     assert world.core.wakes.next() is None
 
 
+def test_from_many_to_zero_in_two_steps_when_the_load_ends_at_once() -> None:
+    world = serving(min_replicas=0, downscale_to_zero_delay_s=3, look_back_period_s=0.4)
+    world.keep_load(6, running=8)
+    settle(world)
+    assert 4 == world.count()
+
+    world.load()
+    world.advance(60)
+    settle(world)
+
+    assert 0 == world.count()
+    assert world.core.wakes.next() is None
+
+
 def test_initial_replicas_count_at_the_first_deploy() -> None:
     world = World()
     world.deploy(scaled(initial_replicas=4))
