@@ -33,6 +33,7 @@ SCENARIOS = {
     "ingress-kill": ("family_kill", "run_ingress_kill", "kill -9 of the ingress, again and again"),
     "supervisor-kill": ("family_kill", "run_supervisor_kill", "kill -9 of the supervisor: nothing is left"),
     "scale": ("scale", "run_scale", "1 to 20 to 1 replicas under load"),
+    "autoscale": ("autoscale", "run_autoscale", "steps of load on a deployment that scales with it"),
     "poison": ("poison", "run_poison", "requests that kill their replica, beside healthy ones"),
     "clock": ("machine_faults", "run_machine_faults", "clock jumps, no descriptors left, a full disk"),
     "soak": ("soak", "run_soak", "10 minutes of load and updates: memory, descriptors, processes"),

@@ -33,6 +33,7 @@ def main(folder: str, portable: str) -> None:
             admin=lambda launch: None,
             ingress=lambda _: None,
             replica=run_replica,
+            helper=lambda _: None,
             replica_command=(
                 sys.executable,
                 "-P",

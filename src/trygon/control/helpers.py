@@ -148,7 +148,12 @@ class HelperDesk:
                 field: context[field] + offset if context[field] is not None else None
                 for field in ("current_time", "last_scale_up_time", "last_scale_down_time")
             }
-            done[name] = {**context, **times, **self._usage(context["running_replicas"], now)}
+            raw = {
+                metric: {key: [(at + offset, value) for at, value in told] for key, told in found.items()}
+                for metric, found in context["raw_metrics"].items()
+            }
+            usage = self._usage(context["running_replicas"], now)
+            done[name] = {**context, **times, "raw_metrics": raw, **usage}
         return done
 
     def _usage(self, replica_ids: list[str], now: float) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.helper import UserFunction
 from trygon.spec.load import DeploymentLoad
 
-__all__ = ["ScaleRecord", "Scaler", "report_period_s"]
+__all__ = ["ScaleRecord", "Scaler", "StatsRecord", "report_period_s"]
 
 #: Reports that a caller with load may skip before it counts as gone: its process hangs.
 _SKIPPED = 5
@@ -21,6 +21,8 @@ _SKIPPED = 5
 _LEAST_PATIENCE_S = 3.0
 _LONGEST_PERIOD_S = 1.0
 _NUM_RECORDS = 20
+#: Words of each replica that are kept at most.
+_NUM_STATS = 60
 
 
 class ScaleRecord(msgspec.Struct, frozen=True):
@@ -40,6 +42,13 @@ class _Heard(msgspec.Struct, frozen=True):
 def report_period_s(config: AutoscalingConfig) -> float:
     """Return how often callers report their load; a short look-back needs more than one report."""
     return min(_LONGEST_PERIOD_S, config.metrics_interval_s, max(0.05, config.look_back_period_s / 4))
+
+
+class StatsRecord(msgspec.Struct, frozen=True):
+    """What a replica said of itself at one moment."""
+
+    at: float
+    stats: dict[str, float]
 
 
 class Scaler:
@@ -88,8 +97,8 @@ class Scaler:
         self.policy_error = ""
         #: True while a restarted controller counts the replicas that it finds.
         self.is_adopting = False
-        #: What the `record_autoscaling_stats` of each replica said last, by replica id.
-        self.stats: dict[str, dict[str, float]] = {}
+        #: What the `record_autoscaling_stats` of each replica said in the look-back period, by replica id.
+        self.stats: dict[str, tuple[StatsRecord, ...]] = {}
         #: The last report of each caller that has load.
         self._heard: dict[str, _Heard] = {}
         self._arrivals = self._completions = 0
@@ -216,12 +225,19 @@ class Scaler:
         regular = now + self.period_s
         return regular if decision.wake_at is None else max(now, min(decision.wake_at, regular))
 
-    def stats_of(self, replica_ids: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Return what `record_autoscaling_stats` of these replicas said, by name, then replica id."""
-        found: dict[str, dict[str, float]] = {}
+    def measure(self, replica_id: str, stats: dict[str, float], known: Container[str], now: float) -> None:
+        """Take what a replica says of itself; `known` are the replicas that there are."""
+        kept = [r for r in self.stats.get(replica_id, ()) if r.at > now - self.config.look_back_period_s]
+        records = (*kept[-(_NUM_STATS - 1) :], StatsRecord(now, stats))
+        self.stats = {key: value for key, value in self.stats.items() if key in known} | {replica_id: records}
+
+    def stats_of(self, replica_ids: Iterable[str]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """Return what these replicas said, by name, then replica id: (monotonic time, value), oldest first."""
+        found: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for replica_id in replica_ids:
-            for name, value in self.stats.get(replica_id, {}).items():
-                found.setdefault(name, {})[replica_id] = value
+            for record in self.stats.get(replica_id, ()):
+                for name, value in record.stats.items():
+                    found.setdefault(name, {}).setdefault(replica_id, []).append((record.at, value))
         return found
 
     def summary(self, now: float) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def fold_scaling(state: ControllerState, event: ScalingEvent, now: float) -> set
             if scaler.lose(event.caller, now)
         }
     if isinstance(event, ReplicaMeasured):
-        _take_stats(state, event)
+        _take_stats(state, event, now)
         return set()
     application = state.applications.get(event.app_name)
     if application is None:
@@ -80,15 +80,14 @@ def _take_loads(state: ControllerState, event: LoadReported, now: float) -> set[
     return touched
 
 
-def _take_stats(state: ControllerState, event: ReplicaMeasured) -> None:
+def _take_stats(state: ControllerState, event: ReplicaMeasured, now: float) -> None:
     application = state.owner(event.replica_id)
     if application is None:
         return
     name = application.replicas[event.replica_id].launch.deployment
     for (deployment, _), scaler in application.scalers.items():
         if deployment == name:
-            known = {key: stats for key, stats in scaler.stats.items() if key in application.replicas}
-            scaler.stats = {**known, event.replica_id: event.stats}
+            scaler.measure(event.replica_id, event.stats, application.replicas, now)
 
 
 def _take_decision(application: Application, event: DeploymentScaled, now: float) -> set[str]:

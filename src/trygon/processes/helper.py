@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +56,7 @@ async def serve_helper(
     finally:
         server.close()
         desk.close()
+        await server.wait_closed()
 
 
 class _Desk:
@@ -70,7 +70,8 @@ class _Desk:
         self._threads: dict[str, ThreadPoolExecutor] = {}
         #: Since when a function runs, by the same.
         self._busy: dict[str, float] = {}
-        self._guard = threading.Lock()
+        #: Callers that are connected.
+        self.transports: set[asyncio.Transport] = set()
 
     async def answer(self, ask: Ask) -> Answer:
         """Run what is asked for."""
@@ -104,7 +105,9 @@ class _Desk:
         return Answer(seq=ask.seq, body=body)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more, and let the callers go."""
+        for transport in list(self.transports):
+            transport.abort()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -131,6 +134,11 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no sub-class.
         self._transport = cast("asyncio.Transport", transport)
+        self._desk.transports.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._desk.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:

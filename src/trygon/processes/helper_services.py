@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from trygon.graph.pickling import loads_definition
-from trygon.scaling.context import AutoscalingContext, DeploymentID
+from trygon.scaling.context import AutoscalingContext, DeploymentID, TimeStampedValue
 from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.helper import AUTOSCALING, Ask, UserFunction
 
@@ -91,8 +91,18 @@ def _autoscale(function: Callable[..., Any], ask: Ask) -> dict[str, dict[str, An
 
 def _context(fields: dict[str, Any]) -> AutoscalingContext:
     name, app_name = fields["deployment_name"], fields["app_name"]
-    config = AutoscalingConfig(**fields["config"])
-    return AutoscalingContext(**{**fields, "config": config, "deployment_id": DeploymentID(name, app_name)})
+    raw = {
+        metric: {key: [TimeStampedValue(at, value) for at, value in told] for key, told in found.items()}
+        for metric, found in fields["raw_metrics"].items()
+    }
+    return AutoscalingContext(
+        **{
+            **fields,
+            "config": AutoscalingConfig(**fields["config"]),
+            "deployment_id": DeploymentID(name, app_name),
+            "raw_metrics": raw,
+        }
+    )
 
 
 def _pair(result: Any, wanted: str) -> tuple[Any, Any]:

@@ -244,8 +244,7 @@ class _Life:
                     return
 
     async def _report_stats(self) -> None:
-        """Ask the user's method for its numbers now and then, and tell those that are new."""
-        told: dict[str, float] | None = None
+        """Ask the user's method for its numbers now and then, and tell them."""
         while True:
             scaling = self._launch.options.autoscaling
             period_s = scaling["metrics_interval_s"] if scaling else _LONGEST_STATS_PAUSE_S
@@ -259,9 +258,7 @@ class _Life:
             except Exception as error:  # noqa: BLE001 - a user's method raises anything; its numbers stay as they were
                 logger.warning("record_autoscaling_stats failed:\n%s", _user_traceback(error))
                 continue
-            if stats != told:
-                told = stats
-                self._link.announce(ReplicaStats(replica_id=self._launch.replica_id, stats=stats))
+            self._link.send(ReplicaStats(replica_id=self._launch.replica_id, stats=stats))
 
     # ---- notices
 

@@ -10,7 +10,7 @@ import msgspec
 
 from trygon.spec.autoscaling import AggregationFunction, AutoscalingConfig
 
-__all__ = ["AutoscalingContext", "DeploymentID", "LoadSample", "LoadWindow"]
+__all__ = ["AutoscalingContext", "DeploymentID", "LoadSample", "LoadWindow", "TimeStampedValue"]
 
 
 class LoadSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,27 +87,37 @@ class DeploymentID(msgspec.Struct, frozen=True, order=True):
     app_name: str = "default"
 
 
+class TimeStampedValue(msgspec.Struct, frozen=True):
+    """A number of a replica's own, and when it was told."""
+
+    #: Seconds since the epoch.
+    timestamp: float
+    value: float
+
+
 class AutoscalingContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy decides by. The first fields are Ray Serve's, the others our own.
 
-    Durations are in seconds; the times are those of the wall clock.
+    Durations are in seconds; the times are those of the wall clock. Every field has a default, so that a policy
+    can be tried with the few that it looks at.
     """
 
-    deployment_id: DeploymentID
-    deployment_name: str
-    app_name: str
+    deployment_id: DeploymentID = DeploymentID("")
+    deployment_name: str = ""
+    app_name: str = "default"
     #: Ready replicas, and the number that was decided last.
-    current_num_replicas: int
-    target_num_replicas: int
+    current_num_replicas: int = 1
+    target_num_replicas: int = 1
     #: Ids of the ready replicas.
     running_replicas: list[str] = []
     #: As the aggregation function makes them one number over the look-back period.
     total_num_requests: float = 0.0
     total_queued_requests: float = 0.0
     total_running_requests: float = 0.0
-    #: What `record_autoscaling_stats` returned: by name, then replica id; the mean, and the last values.
+    #: What `record_autoscaling_stats` returned, by name, then replica id: over the look-back period as
+    #: one number, and one by one, oldest first.
     aggregated_metrics: dict[str, dict[str, float]] = {}
-    raw_metrics: dict[str, dict[str, list[float]]] = {}
+    raw_metrics: dict[str, dict[str, list[TimeStampedValue]]] = {}
     capacity_adjusted_min_replicas: int = 1
     capacity_adjusted_max_replicas: int = 1
     #: What the policy returned last.

@@ -290,7 +290,9 @@ def answer(world: World, error: str = "", owner: str = "Main", **counts: float) 
 
 def test_a_policy_is_asked_and_its_answer_is_gone_by() -> None:
     world = serving(upscale_delay_s=0, **policy(step=2))
-    world.tell(ReplicaMeasured(world.running()[0], {"depth": 7}))
+    world.tell(
+        ReplicaMeasured(world.running()[0], {"depth": 6}), ReplicaMeasured(world.running()[0], {"depth": 8})
+    )
     (asked,) = world.did(AskPolicy)
     assert ("policies:busy", {"step": 2}, "Main") == (
         asked.function.import_path,
@@ -305,6 +307,7 @@ def test_a_policy_is_asked_and_its_answer_is_gone_by() -> None:
 
     assert 3 == world.count()
     context = world.did(AskPolicy)[-1].contexts["Main"]
+    assert [6, 8] == [value for _, value in context["raw_metrics"]["depth"][world.running()[0]]]
     assert ({"n": 3}, 3, {"depth": {world.running()[0]: 7}}) == (
         context["policy_state"],
         context["target_num_replicas"],

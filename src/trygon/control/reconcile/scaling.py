@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -14,10 +15,16 @@ from trygon.control.state import Application, Revision
 from trygon.scaling.context import LoadWindow
 from trygon.scaling.decision import Decision, decide, window_demand
 from trygon.spec.application import DeploymentSpec
+from trygon.spec.autoscaling import AggregationFunction
 
 __all__ = ["plan_scaling", "scaled_deployments"]
 
 _Due = tuple[DeploymentSpec, Scaler]
+_AGGREGATES: dict[AggregationFunction, Callable[[list[float]], float]] = {
+    AggregationFunction.MEAN: fmean,
+    AggregationFunction.MAX: max,
+    AggregationFunction.MIN: min,
+}
 
 
 def scaled_deployments(application: Application) -> Iterator[tuple[DeploymentSpec, Scaler]]:
@@ -124,6 +131,7 @@ def _context(
     ]
     window = scaler.sample(now, ready=len(ready))
     stats = scaler.stats_of(ready)
+    aggregate = _AGGREGATES[config.aggregation_function]
     return {
         "deployment_name": name,
         "app_name": application.name,
@@ -131,11 +139,11 @@ def _context(
         "target_num_replicas": scaler.target,
         "running_replicas": ready,
         **_load(scaler, window, now),
-        "aggregated_metrics": stats,
-        "raw_metrics": {
-            metric: {replica_id: [value] for replica_id, value in values.items()}
-            for metric, values in stats.items()
+        "aggregated_metrics": {
+            metric: {key: aggregate([value for _, value in told]) for key, told in by_replica.items()}
+            for metric, by_replica in stats.items()
         },
+        "raw_metrics": stats,
         "capacity_adjusted_min_replicas": scaler.bounds.low,
         "capacity_adjusted_max_replicas": scaler.bounds.high,
         "policy_state": scaler.state.policy_state,
