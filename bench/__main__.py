@@ -34,12 +34,14 @@ SCENARIOS = {
     "ingress-kill": ("family_kill", "run_ingress_kill", "kill -9 of the ingress, again and again"),
     "supervisor-kill": ("family_kill", "run_supervisor_kill", "kill -9 of the supervisor: nothing is left"),
     "scale": ("scale", "run_scale", "1 to 20 to 1 replicas under load"),
+    "autoscale": ("autoscale", "run_autoscale", "steps of load on a deployment that scales with it"),
     "poison": ("poison", "run_poison", "requests that kill their replica, beside healthy ones"),
     "clock": ("machine_faults", "run_machine_faults", "clock jumps, no descriptors left, a full disk"),
     "soak": ("soak", "run_soak", "10 minutes of load and updates: memory, descriptors, processes"),
     "control": ("control", "run_control", "the controller's decisions for 10,000 replicas, in virtual time"),
     "cancel": ("cancel", "run_cancel", "1,000 clients that leave in the middle of a graph three deep"),
     "batching": ("batching", "run_batching", "a random forest behind serve.batch, MOSEC and LitServe"),
+    "simulate": ("simulate", "run_simulate", "autoscaling policies on traces, in virtual time (and --live)"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 
@@ -64,6 +66,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--peers", action="store_true", help="also Ray Serve, MOSEC, LitServe, BentoML from PyPI"
     )
     parser.add_argument(
+        "--live", action="store_true", help="simulate: run a trace against a real instance too (5 minutes)"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="one short round, nothing written: does it all work?"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the pages go (default bench/results)")
@@ -86,6 +91,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         only=frozenset(name.strip() for name in chosen.only.split(",") if name.strip()),
         is_quick=chosen.quick,
         asked_s=chosen.duration,
+        with_live=chosen.live,
     )
 
 

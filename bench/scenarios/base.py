@@ -36,6 +36,8 @@ class Settings:
     is_quick: bool = False
     #: What ``--duration`` said, if it was given: how long each phase of a fault scenario lasts.
     asked_s: float | None = None
+    #: Whether what is simulated is also run for real.
+    with_live: bool = False
 
     def length_s(self, *, full: float, quick: float) -> float:
         """Return how long a phase of a fault scenario lasts."""

@@ -34,6 +34,7 @@ def main(folder: str, portable: str) -> None:
             ingress=lambda _: None,
             replica=run_replica,
             enter_environment=lambda _: None,
+            helper=lambda _: None,
             replica_command=(
                 sys.executable,
                 "-P",

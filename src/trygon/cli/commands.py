@@ -31,6 +31,7 @@ _COMMANDS = {
     "token": "trygon.cli.token:token",
     "shutdown": "trygon.cli.ending:shutdown",
     "load": "trygon.cli.load:load",
+    "simulate": "trygon.cli.simulate:simulate",
     "doctor": "trygon.cli.doctor:doctor",
     "completion": "trygon.cli.completion:completion",
 }

@@ -61,6 +61,7 @@ def _deployment(deployment: DeploymentExplanation, num_lines: int) -> list[str]:
     lines = [
         f"deployment {deployment.name!r}{status}: {deployment.ready} of {deployment.wanted} replicas ready"
     ]
+    lines += [f"  autoscaling: {line}" for line in deployment.scaling]
     if deployment.waits_for:
         lines.append(f"  waits for: {deployment.waits_for}")
     if deployment.next_try_in_s is not None:

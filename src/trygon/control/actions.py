@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from trygon.scaling.context import LoadWindow
+from trygon.scaling.decision import Decision
+from trygon.spec.helper import UserFunction
 
 __all__ = [
     "Action",
+    "AskPolicy",
     "CompleteRevision",
     "DrainReplica",
     "FailRevision",
@@ -13,6 +20,7 @@ __all__ = [
     "GiveUpReplica",
     "KillReplica",
     "ReconfigureReplica",
+    "ResizeDeployment",
     "StartReplica",
 ]
 
@@ -74,6 +82,29 @@ class FailRevision(msgspec.Struct, frozen=True):
     error: str
 
 
+class ResizeDeployment(msgspec.Struct, frozen=True):
+    """Go by a decision on the number of replicas; DeploymentScaled follows."""
+
+    app_name: str
+    deployment: str
+    revision: int
+    decision: Decision
+    #: The samples that it looked at.
+    window: LoadWindow
+
+
+class AskPolicy(msgspec.Struct, frozen=True):
+    """Ask a user's policy; PolicyAsked, then PolicyAnswered follow."""
+
+    app_name: str
+    revision: int
+    function: UserFunction
+    #: One deployment, or all of the application where it is empty.
+    owner: str
+    #: Fields of an AutoscalingContext by deployment; times are monotonic.
+    contexts: dict[str, dict[str, Any]]
+
+
 class ForgetApplication(msgspec.Struct, frozen=True):
     """Nothing is left of a deleted application; ApplicationForgotten follows."""
 
@@ -86,8 +117,8 @@ Action = (
     | KillReplica
     | GiveUpReplica
     | ReconfigureReplica
-    | DrainReplica
-    | KillReplica
+    | ResizeDeployment
+    | AskPolicy
     | CompleteRevision
     | FailRevision
     | ForgetApplication

@@ -101,16 +101,20 @@ def _check_graph(spec: ApplicationSpec) -> None:
                     f"deployment {deployment.name!r} of application {spec.name!r} calls {child!r}, "
                     "which is not part of the application"
                 )
-        if deployment.options.num_replicas < 1 and not _may_be_empty(spec):
+        if deployment.options.num_replicas < 1 and not _may_be_empty(spec, deployment):
             raise DeployError(
                 f"deployment {deployment.name!r} of application {spec.name!r} wants "
                 f"{deployment.options.num_replicas} replicas; ask for at least 1"
             )
 
 
-def _may_be_empty(spec: ApplicationSpec) -> bool:
-    """None is a number that somebody may ask for on purpose: who then calls it hears of it at once."""
-    return spec.target_capacity == 0 or spec.external_scaler_enabled
+def _may_be_empty(spec: ApplicationSpec, deployment: DeploymentSpec) -> bool:
+    """None is a number that somebody may ask for on purpose.
+
+    Who calls it then waits for the autoscaler, or hears of it at once where there is none.
+    """
+    is_scaled = deployment.options.autoscaling is not None
+    return is_scaled or spec.target_capacity == 0 or spec.external_scaler_enabled
 
 
 def _check_acyclic(spec: ApplicationSpec) -> None:

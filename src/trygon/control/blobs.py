@@ -15,12 +15,14 @@ from pathlib import Path
 import msgspec
 
 from trygon.errors import InstanceError
-from trygon.spec.application import ApplicationSpec, CodeLocation, ModuleSource
+from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentSpec, ModuleSource
 
 __all__ = ["BlobFolder", "attach_definitions", "detach_code", "detach_definitions"]
 
 #: A definition up to here stays in the state file: most are a name and a few arguments.
 _INLINE_BYTES = 16 << 10
+#: What a deployment has that may be large; the digest of each has a field beside it.
+_PICKLES = ("definition", "policy")
 
 
 def detach_code(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:
@@ -52,11 +54,14 @@ def detach_definitions(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str
     blobs = {}
     deployments = []
     for deployment in spec.deployments:
-        if len(deployment.definition) > _INLINE_BYTES:
-            digest = hashlib.sha256(deployment.definition).hexdigest()
-            blobs[digest] = deployment.definition
-            deployment = msgspec.structs.replace(deployment, definition=b"", definition_blob=digest)
-        deployments.append(deployment)
+        changes: dict[str, bytes | str] = {}
+        for field in _PICKLES:
+            data: bytes = getattr(deployment, field)
+            if len(data) > _INLINE_BYTES:
+                digest = hashlib.sha256(data).hexdigest()
+                blobs[digest] = data
+                changes |= {field: b"", f"{field}_blob": digest}
+        deployments.append(msgspec.structs.replace(deployment, **changes) if changes else deployment)
     return msgspec.structs.replace(spec, deployments=tuple(deployments)), blobs
 
 
@@ -65,12 +70,20 @@ def attach_definitions(spec: ApplicationSpec, read: Callable[[str], bytes]) -> A
     return msgspec.structs.replace(
         spec,
         deployments=tuple(
-            msgspec.structs.replace(d, definition=read(d.definition_blob), definition_blob="")
-            if d.definition_blob
-            else d
+            msgspec.structs.replace(d, **changes) if (changes := _attached(d, read)) else d
             for d in spec.deployments
         ),
     )
+
+
+def _attached(deployment: DeploymentSpec, read: Callable[[str], bytes]) -> dict[str, bytes | str]:
+    """Return what was kept elsewhere."""
+    changes: dict[str, bytes | str] = {}
+    for field in _PICKLES:
+        digest: str = getattr(deployment, f"{field}_blob")
+        if digest:
+            changes |= {field: read(digest), f"{field}_blob": ""}
+    return changes
 
 
 class BlobFolder:

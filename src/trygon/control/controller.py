@@ -15,6 +15,7 @@ import msgspec
 from trygon.clock import Clock
 from trygon.control.actions import (
     Action,
+    AskPolicy,
     CompleteRevision,
     DrainReplica,
     FailRevision,
@@ -22,6 +23,7 @@ from trygon.control.actions import (
     GiveUpReplica,
     KillReplica,
     ReconfigureReplica,
+    ResizeDeployment,
     StartReplica,
 )
 from trygon.control.admission import admit, check_revision, notes_for
@@ -34,14 +36,19 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
+    CallerLost,
+    DeploymentScaled,
     Event,
     InstanceChanged,
+    LoadReported,
+    PolicyAsked,
     ReplicaAdopted,
     ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaMeasured,
     ReplicaReconfigured,
     ReplicaReconfiguring,
     ReplicaReported,
@@ -56,6 +63,7 @@ from trygon.control.events import (
 from trygon.control.explaining import explain
 from trygon.control.fold import fold
 from trygon.control.goal import goal_of
+from trygon.control.helpers import HelperDesk
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
 from trygon.control.reconcile.change import next_revision
@@ -89,12 +97,14 @@ from trygon.spec.control import (
     GetHistory,
     GetStatus,
     InstanceInfo,
+    LoadReport,
     Reconfigure,
     ReconfigureDone,
     ReplicaAlive,
     ReplicaFailed,
     ReplicaPreparing,
     ReplicaReady,
+    ReplicaStats,
     ReplicaUnhealthy,
     ScaleDeployment,
     Shutdown,
@@ -163,6 +173,7 @@ class Controller:
         self._waiters = Waiters()
         self._settling = Settling()
         self._watch = HealthWatch(self.state, engine, clock, self._handle)
+        self._helpers = HelperDesk(self.state, engine, clock, record, launching.blobs, self._handle)
         self._wake: asyncio.TimerHandle | None = None
         self._shutdown: ShutdownBegun | None = None
         #: One deploy or delete at a time: each is saved before it is acted on.
@@ -175,7 +186,7 @@ class Controller:
 
     async def start(self) -> None:
         """Load what is wanted, adopt what runs, and begin."""
-        self._keeper.restore(self._clock.wall())
+        self._keeper.restore(self._clock.monotonic(), self._clock.wall())
         self.state.logging = self._launching.logging
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
@@ -201,6 +212,7 @@ class Controller:
             self._wake.cancel()
         self._watch.close()
         self._settling.close()
+        self._helpers.close()
         await self._server.close()
         await self._engine.close()
 
@@ -216,6 +228,7 @@ class Controller:
             self._schedule()
             self._waiters.look(self.state)
             self._settling.look(self.state)
+            self._helpers.tidy()
             self._end_if_drained()
         except Exception:
             # A state that may be half changed must not decide anything; a fresh controller adopts what runs.
@@ -244,6 +257,15 @@ class Controller:
                 core.add(ReplicaGivenUp(action.replica_id, action.reason))
                 self._engine.mark(action.replica_id, ReplicaPhase.FAILED)
                 self._engine.stop(action.replica_id, force=True)
+            case ResizeDeployment():
+                core.add(
+                    DeploymentScaled(
+                        action.app_name, action.deployment, action.revision, action.decision, action.window
+                    )
+                )
+            case AskPolicy():
+                core.add(PolicyAsked(action.app_name, action.revision, action.owner))
+                self._helpers.ask(application, action)
             case CompleteRevision():
                 logger.info("revision %d of application %r is complete", action.number, action.app_name)
                 core.add(RevisionCompleted(action.app_name, action.number))
@@ -265,12 +287,12 @@ class Controller:
         if peer is None or serving is None:
             # A replica without a link hears of it when it is back: it then reports anew.
             return
-        options = serving.by_name[application.replicas[action.replica_id].launch.deployment].options
+        deployment = serving.by_name[application.replicas[action.replica_id].launch.deployment]
         peer.send(
             Reconfigure(
-                options=options,
+                options=deployment.options,
                 revision=action.revision,
-                world_size=options.num_replicas,
+                world_size=application.count(serving, deployment),
                 app_logging=serving.spec.logging,
             )
         )
@@ -391,6 +413,7 @@ class Controller:
         if hello is not None and hello.role == "replica":
             self._finish_exit(hello.peer_id)
         self._waiters.forget(peer)
+        self._handle(CallerLost(peer.name))
         if hello is not None and hello.role == "ingress":
             self._check_served()
 
@@ -407,6 +430,10 @@ class Controller:
                 self._handle(ReplicaReported(message.replica_id, message.error or "no reason was given"))
             case ReplicaUnhealthy():
                 self._take_unhealthy(message)
+            case LoadReport():
+                self._handle(LoadReported(peer.name, message.loads))
+            case ReplicaStats():
+                self._handle(ReplicaMeasured(message.replica_id, message.stats))
             case ReconfigureDone():
                 self._handle(ReplicaReconfigured(message.replica_id, message.revision, message.error))
             case _:

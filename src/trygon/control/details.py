@@ -24,13 +24,15 @@ def applications_details(
         wall_now: The same moment since the epoch.
     """
     return {
-        name: application_details(application, started_offset_s=wall_now - now)
+        name: application_details(application, now=now, started_offset_s=wall_now - now)
         for name, application in state.applications.items()
     }
 
 
-def application_details(application: Application, *, started_offset_s: float) -> ApplicationDetails:
-    """Return one application; `started_offset_s` turns monotonic times into wall-clock times."""
+def application_details(
+    application: Application, *, now: float, started_offset_s: float
+) -> ApplicationDetails:
+    """Return one application; `now` is monotonic, `started_offset_s` turns monotonic times into wall-clock times."""
     revision = application.target or application.serving
     status = application_status(application)
     spec = revision.spec if revision is not None else None
@@ -45,7 +47,7 @@ def application_details(application: Application, *, started_offset_s: float) ->
         deployed_app_config=spec.config if spec is not None else None,
         source="declarative" if spec is not None and spec.config is not None else "imperative",
         deployments={
-            name: _deployment(application, revision, name, overview, started_offset_s)
+            name: _deployment(application, revision, name, overview, now=now, offset_s=started_offset_s)
             for name, overview in status.deployments.items()
         },
         external_scaler_enabled=spec is not None and spec.external_scaler_enabled,
@@ -66,6 +68,8 @@ def _deployment(
     revision: Revision | None,
     name: str,
     overview: DeploymentStatusOverview,
+    *,
+    now: float,
     offset_s: float,
 ) -> DeploymentDetails:
     # What leaves with an older revision is still listed, though its options are no longer wanted.
@@ -76,7 +80,8 @@ def _deployment(
         status_trigger=overview.status_trigger,
         message=overview.message,
         deployment_config=_full_config(revision, name, spec.options) if spec and revision else {"name": name},
-        target_num_replicas=spec.options.num_replicas if spec is not None and not application.deleting else 0,
+        target_num_replicas=_num_wanted(application, revision, spec),
+        autoscaling_detail=_scaling(application, name, now),
         required_resources=_resources(spec.options.resources) if spec is not None else {},
         replicas=[
             _replica(replica, offset_s)
@@ -84,6 +89,18 @@ def _deployment(
             if replica.launch.deployment == name
         ],
     )
+
+
+def _num_wanted(application: Application, revision: Revision | None, spec: DeploymentSpec | None) -> int:
+    if spec is None or revision is None or application.deleting:
+        return 0
+    return application.count(revision, spec)
+
+
+def _scaling(application: Application, name: str, now: float) -> dict[str, Any] | None:
+    revision = application.serving or application.target
+    scaler = application.scaler(revision, name) if revision is not None else None
+    return None if scaler is None or application.deleting else scaler.summary(now)
 
 
 def _replica(replica: Replica, offset_s: float) -> ReplicaDetails:

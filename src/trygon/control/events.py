@@ -6,21 +6,30 @@ import msgspec
 
 from trygon.control.reconcile.replica import Trouble
 from trygon.control.state import Revision
+from trygon.scaling.context import LoadWindow
+from trygon.scaling.decision import Decision, Proposal
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import DeathCause, HttpTimeouts
 
 __all__ = [
     "ApplicationDeleted",
     "ApplicationDeployed",
     "ApplicationForgotten",
+    "CallerLost",
+    "DeploymentScaled",
     "Event",
     "InstanceChanged",
+    "LoadReported",
+    "PolicyAnswered",
+    "PolicyAsked",
     "ReplicaAdopted",
     "ReplicaDelayed",
     "ReplicaEnded",
     "ReplicaGivenUp",
     "ReplicaKilled",
     "ReplicaLeaving",
+    "ReplicaMeasured",
     "ReplicaObserved",
     "ReplicaReconfigured",
     "ReplicaReconfiguring",
@@ -170,6 +179,56 @@ class RevisionFailed(msgspec.Struct, frozen=True):
     error: str
 
 
+class LoadReported(msgspec.Struct, frozen=True):
+    """A caller said how much load it has."""
+
+    #: Unique among the connections of a controller.
+    caller: str
+    loads: tuple[DeploymentLoad, ...]
+
+
+class CallerLost(msgspec.Struct, frozen=True):
+    """A caller is gone, and its load with it."""
+
+    caller: str
+
+
+class ReplicaMeasured(msgspec.Struct, frozen=True):
+    """A replica's own numbers came in."""
+
+    replica_id: str
+    stats: dict[str, float]
+
+
+class DeploymentScaled(msgspec.Struct, frozen=True):
+    """It was decided how many replicas a deployment shall have."""
+
+    app_name: str
+    deployment: str
+    revision: int
+    decision: Decision
+    window: LoadWindow
+
+
+class PolicyAsked(msgspec.Struct, frozen=True):
+    """A user's policy was asked."""
+
+    app_name: str
+    revision: int
+    owner: str
+
+
+class PolicyAnswered(msgspec.Struct, frozen=True):
+    """A user's policy answered, or failed."""
+
+    app_name: str
+    revision: int
+    owner: str
+    #: By deployment; one that is missing keeps its number.
+    proposals: dict[str, Proposal]
+    error: str = ""
+
+
 class ApplicationForgotten(msgspec.Struct, frozen=True):
     """Nothing is left of a deleted application."""
 
@@ -213,5 +272,11 @@ Event = (
     | RevisionFailed
     | ApplicationForgotten
     | TableServed
+    | LoadReported
+    | CallerLost
+    | ReplicaMeasured
+    | DeploymentScaled
+    | PolicyAsked
+    | PolicyAnswered
     | Woken
 )

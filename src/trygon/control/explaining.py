@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.reconcile.status import application_status
+from trygon.control.scaler import Scaler
 from trygon.control.state import Application, ControllerState, Replica, Revision, StartRecord
 from trygon.errors import ServeError
 from trygon.spec.explanation import Decision, DeploymentExplanation, Explanation, ReplicaExplanation
@@ -79,7 +80,9 @@ def _deployment(
 ) -> DeploymentExplanation:
     record = application.record(name, revision.number) if revision is not None else StartRecord()
     spec = next((d for d in revision.spec.deployments if d.name == name), None) if revision else None
-    wanted = spec.options.num_replicas if spec is not None else 0
+    wanted = application.count(revision, spec) if spec is not None and revision is not None else 0
+    serving = application.serving
+    scaler = application.scaler(serving, name) if serving is not None else None
     ready = application.ready_count(spec, revision.number) if spec is not None and revision is not None else 0
     pause_s = record.retry_at - now
     is_paused = pause_s > 0 and ready < wanted and not application.failure
@@ -89,6 +92,7 @@ def _deployment(
         message=overview.message if overview is not None else "",
         wanted=wanted,
         ready=ready,
+        scaling=_scaling(scaler, now) if scaler is not None else (),
         waits_for=_waits_for(application, name, record, wanted=wanted, ready=ready, is_paused=is_paused),
         next_try_in_s=pause_s if is_paused else None,
         failures=record.failures,
@@ -104,6 +108,19 @@ def _deployment(
             if replica_id in text
         ),
     )
+
+
+def _scaling(scaler: Scaler, now: float) -> tuple[str, ...]:
+    low, high = scaler.bounds.low, scaler.bounds.high
+    lines = [
+        f"{scaler.count} replicas of {low} to {high}; now {scaler.queued:.1f} requests wait "
+        f"and {scaler.running:.1f} are in work"
+    ]
+    if scaler.decision is not None:
+        lines.append(f"decided {now - scaler.decided_at:.1f} s ago: {scaler.decision.why}")
+    if scaler.policy is not None:
+        lines.append(f"the policy is {scaler.policy.title}")
+    return tuple(lines)
 
 
 def _waits_for(

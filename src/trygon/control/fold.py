@@ -8,14 +8,20 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
+    CallerLost,
+    DeploymentScaled,
     Event,
     InstanceChanged,
+    LoadReported,
+    PolicyAnswered,
+    PolicyAsked,
     ReplicaAdopted,
     ReplicaDelayed,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
     ReplicaLeaving,
+    ReplicaMeasured,
     ReplicaObserved,
     ReplicaReconfigured,
     ReplicaReconfiguring,
@@ -38,6 +44,7 @@ from trygon.control.reconcile.replica import (
     Trouble,
     next_phase,
 )
+from trygon.control.scaling import adopt_replica, end_adoption, fold_scaling, scale_revision
 from trygon.control.state import Application, ControllerState, Replica
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
@@ -55,6 +62,8 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
     """
     match event:
         case Woken():
+            if event.names is None:
+                end_adoption(state)
             return set(state.applications) if event.names is None else set(event.names)
         case InstanceChanged():
             state.target_capacity = event.target_capacity
@@ -66,6 +75,15 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
             return _fold_application(state, event, now)
         case RevisionCompleted() | RevisionFailed():
             return _fold_revision(state, event, now)
+        case (
+            LoadReported()
+            | CallerLost()
+            | ReplicaMeasured()
+            | DeploymentScaled()
+            | PolicyAsked()
+            | PolicyAnswered()
+        ):
+            return fold_scaling(state, event, now)
         case ReplicaRequested() | ReplicaAdopted():
             return _add_replica(state, event, now)
         case _:
@@ -102,6 +120,7 @@ def _fold_application(
     application.target = event.revision
     application.last_revision = max(application.last_revision, event.revision.number)
     application.failure = application.failed_deployment = ""
+    scale_revision(application, event.revision, now)
     _forget_records(application)
     for spec in event.revision.spec.deployments:
         application.note(now, spec.name, f"revision {event.revision.number} is wanted")
@@ -149,6 +168,8 @@ def _add_replica(state: ControllerState, event: ReplicaRequested | ReplicaAdopte
         configured=launch.revision,
         asked=launch.revision,
     )
+    if isinstance(event, ReplicaAdopted):
+        adopt_replica(application, application.replicas[launch.replica_id])
     verb = "adopted" if isinstance(event, ReplicaAdopted) else "started"
     if launch.is_helper:
         verb += " as a helper, while the loop of another is blocked"
@@ -360,10 +381,16 @@ def _keep_record(
             ReplicaPhase.READY,
             ReplicaEventKind.REPORTED_BROKEN | ReplicaEventKind.ENDED | ReplicaEventKind.GIVEN_UP,
         ):
-            record = after_crash(record, reason, now, num_replicas=launch.options.num_replicas)
+            record = after_crash(record, reason, now, num_replicas=_num_wanted(application, launch))
         case _:
             return
     application.records[launch.deployment, launch.generation] = record
+
+
+def _num_wanted(application: Application, launch: ReplicaLaunch) -> int:
+    serving = application.serving
+    scaler = application.scaler(serving, launch.deployment) if serving is not None else None
+    return launch.options.num_replicas if scaler is None else scaler.count
 
 
 def _unblock(state: ControllerState) -> set[str]:

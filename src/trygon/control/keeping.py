@@ -9,6 +9,7 @@ import msgspec
 from trygon.control.blobs import attach_definitions
 from trygon.control.events import InstanceChanged
 from trygon.control.history import History
+from trygon.control.scaling import restore_scalers
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.control.store import Store, WantedApplication, WantedState
 from trygon.spec.application import ApplicationSpec
@@ -35,8 +36,13 @@ class Keeper:
         #: What each application was before.
         self.history = History()
 
-    def restore(self, wall_s: float) -> None:
-        """Fill an empty state with what was saved; `wall_s` says what is too old to be kept."""
+    def restore(self, now: float, wall_s: float) -> None:
+        """Fill an empty state with what was saved.
+
+        Args:
+            now: Monotonic time.
+            wall_s: Says what is too old to be kept.
+        """
         wanted = self._store.load()
         self._last_revisions = dict(wanted.last_revisions)
         self._state.target_capacity = wanted.target_capacity
@@ -57,6 +63,7 @@ class Keeper:
             application.failed_deployment = kept.failed_deployment
             application.deleting = kept.deleting
             application.last_revision = kept.last_revision
+            restore_scalers(application, now)
             self._state.applications[kept.name] = application
             if application.serving is not None:
                 self._state.unserved.add(kept.name)

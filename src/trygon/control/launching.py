@@ -34,7 +34,8 @@ class Launching:
         self, record: InstanceRecord, blobs: Path | None = None, logging: dict[str, Any] | None = None
     ) -> None:
         self._record = record
-        self._blobs = blobs
+        #: Where snapshots of code are kept; None for none.
+        self.blobs = blobs
         self.logging = logging
 
     def launch(self, application: Application, action: StartReplica) -> ReplicaLaunch:
@@ -62,7 +63,7 @@ class Launching:
             controller_address=self._record.controller_address,
             log_path=os.path.join(self._record.log_dir, f"{log_name}.log"),
             rank=action.rank,
-            world_size=max(deployment.options.num_replicas, action.rank + 1),
+            world_size=max(application.count(revision, deployment), action.rank + 1),
             is_helper=action.helper,
             parents=revision.parents(deployment.name),
             snapshot_path=self._blob(spec.code.snapshot),
@@ -73,7 +74,7 @@ class Launching:
         )
 
     def _blob(self, digest: str) -> str:
-        return str(self._blobs / digest) if self._blobs and digest else ""
+        return str(self.blobs / digest) if self.blobs and digest else ""
 
     def prune_logs(self, application: Application, launch: ReplicaLaunch) -> None:
         """Remove old logs of the deployment whose replica has ended."""

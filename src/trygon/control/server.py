@@ -36,6 +36,8 @@ class Peer(asyncio.Protocol):
         self.hello: Hello | None = None
         #: Newest table version it routes by; 0 before the first.
         self.applied_version = 0
+        #: Unique among the connections of this controller.
+        self.name = f"{id(self):x}"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no sub-class.

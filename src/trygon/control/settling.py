@@ -64,7 +64,7 @@ def _is_whole(application: Application) -> bool:
         and application.serving is target
         and not application.failure
         and all(
-            application.ready_count(d, target.generation(d.name)) >= d.options.num_replicas
+            application.ready_count(d, target.generation(d.name)) >= application.count(target, d)
             for d in target.spec.deployments
         )
     )

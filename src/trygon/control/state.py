@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from trygon.control.reconcile.replica import LIVE, ReplicaPhase, Trouble
+from trygon.control.scaler import Scaler
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import HttpTimeouts, ReplicaDeath
@@ -190,6 +191,8 @@ class Application:
         self.routed_version = 0
         #: True once every ingress applied `routed_version`.
         self.served = False
+        #: By (deployment, revision): what scales with its load. Revisions with the same options share one.
+        self.scalers: dict[tuple[str, int], Scaler] = {}
         #: What was decided and why, by deployment: (monotonic, text).
         self.log: dict[str, deque[tuple[float, str]]] = {}
 
@@ -202,6 +205,15 @@ class Application:
     def goal(self) -> Revision | None:
         """The revision that everything moves to: the target, or the serving one when the target was given up."""
         return None if self.deleting else self.wanted or self.serving
+
+    def scaler(self, revision: Revision, deployment: str) -> Scaler | None:
+        """Return what scales a deployment of a revision with its load; None where the number is fixed."""
+        return self.scalers.get((deployment, revision.number))
+
+    def count(self, revision: Revision, deployment: DeploymentSpec) -> int:
+        """Return how many replicas a deployment of a revision shall have now."""
+        scaler = self.scalers.get((deployment.name, revision.number))
+        return deployment.options.num_replicas if scaler is None else scaler.count
 
     def record(self, deployment: str, generation: int) -> StartRecord:
         """Return how starting went so far."""

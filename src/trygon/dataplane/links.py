@@ -99,6 +99,7 @@ class ReplicaLink(FrameConnection):
         "is_watched",
         "lines",
         "max_ongoing",
+        "num_rejected",
         "ongoing",
         "others",
         "ping_sent_at",
@@ -121,6 +122,8 @@ class ReplicaLink(FrameConnection):
         self.max_ongoing = max_ongoing
         #: Requests of this caller that hold a slot of the replica.
         self.ongoing = 0
+        #: Requests that the replica did not take.
+        self.num_rejected = 0
         #: Slots held by other callers, as of the last answer; the router forgets it bit by bit.
         self.others = 0
         self.is_open = False
@@ -219,6 +222,11 @@ class ReplicaLink(FrameConnection):
             self.loop.call_soon_threadsafe(self.abort)
 
     @property
+    def num_begun(self) -> int:
+        """Requests that the replica was sent and did not reject; only grows."""
+        return self._next_stream - 1 - self.num_rejected
+
+    @property
     def num_open(self) -> int:
         """Streams that still expect frames."""
         return len(self._streams)
@@ -273,6 +281,7 @@ class ReplicaLink(FrameConnection):
     def _on_reject(self, stream: int) -> None:
         call = self._streams.get(stream)
         self.forget(stream)
+        self.num_rejected += 1
         self.budget = 0
         if call is not None:
             self._owner.on_rejected(self, call)

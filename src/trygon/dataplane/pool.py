@@ -34,6 +34,7 @@ class Pool:
         "_is_closed",
         "_on_busy",
         "_on_orphan",
+        "_on_starved",
         "_targeted",
         "_targets",
         "desk",
@@ -51,9 +52,13 @@ class Pool:
         connect: Callable[[Pool, str, str], ReplicaLink],
         on_busy: Callable[[], None],
         on_orphan: Callable[[PoolKey, Call], None],
+        *,
         stats: CallerStats | None = None,
+        on_starved: Callable[[], None] | None = None,
     ) -> None:
         self.key = key
+        #: Called when a request begins to wait while there is no replica at all.
+        self._on_starved = on_starved
         self._connect = connect
         self._on_busy = on_busy
         self._on_orphan = on_orphan
@@ -182,6 +187,8 @@ class Pool:
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.stats.num_queued += 1
             self.waiting[call] = monotonic()
+            if not self.links and self._on_starved is not None:
+                self._on_starved()
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -280,6 +287,8 @@ class Pool:
         elif not self.is_unavailable(call) and not self.is_over_bound(call):
             self.returned[call] = monotonic()
             self.pump()
+            if not self.links and self._on_starved is not None:
+                self._on_starved()
         link.close_if_idle()
 
     def on_busy(self) -> None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.frames import FrameKind, encode
 from trygon.dataplane.links import Call, ReplicaLink
+from trygon.dataplane.load import LoadPool, LoadReporter
 from trygon.dataplane.pool import Pool, PoolKey
 from trygon.errors import DeploymentUnavailableError, ServeError
+from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import ApplicationRoute, RoutingTable
 
 __all__ = ["Router"]
@@ -41,6 +44,8 @@ class Router:
         self._failures: dict[str, int] = {}
         self._ticker: asyncio.TimerHandle | None = None
         self._is_closed = False
+        #: Tells the controller of the load; None where nobody asks.
+        self._load: LoadReporter | None = None
 
     # ---- the table
 
@@ -63,13 +68,15 @@ class Router:
             self._drop(key)
         listed = {target.replica_id for targets in table.deployments for target in targets.replicas}
         self._failures = {name: n for name, n in self._failures.items() if name in listed}
+        if self._load is not None:
+            self._load.apply(table)
 
     def _new_pool(self, key: PoolKey) -> Pool:
         names = key[:2]
         stats = self._stats.get(names)
         if stats is None:
             stats = self._stats[names] = CallerStats(*names)
-        return Pool(key, self._connect, self._watch, self._send_again, stats)
+        return Pool(key, self._connect, self._watch, self._send_again, stats=stats, on_starved=self._starve)
 
     def read_callers(self) -> dict[tuple[str, str], tuple[CallerStats, int, int]]:
         """Return for each deployment its stats, how many requests wait, and how many are in work."""
@@ -172,6 +179,8 @@ class Router:
     async def close(self) -> None:
         """Close every connection; waiting and open calls fail."""
         self._is_closed = True
+        if self._load is not None:
+            self._load.close()
         if self._ticker is not None:
             self._ticker.cancel()
         for task in list(self._connecting.values()):
@@ -185,10 +194,26 @@ class Router:
                 link.abort()
             pool.links.clear()
 
+    # ---- load
+
+    def report_load(self, send: Callable[[tuple[DeploymentLoad, ...]], None]) -> None:
+        """Tell `send` how much load there is for each deployment of which the table asks it."""
+        self._load = LoadReporter(self.loop, self._pools_of, send)
+        self._load.apply(self.table)
+
+    def _pools_of(self, app_name: str, deployment: str) -> list[LoadPool]:
+        return [pool for key, pool in self._pools.items() if key[0] == app_name and key[1] == deployment]
+
+    def _starve(self) -> None:
+        if self._load is not None:
+            self._load.hurry()
+
     # ---- liveness
 
     def _watch(self) -> None:
         if self._ticker is None:
+            if self._load is not None:
+                self._load.wake()
             self._ticker = self.loop.call_later(LIVENESS_TICK_S, self._tick)
 
     def _tick(self) -> None:

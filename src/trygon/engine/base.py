@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from trygon.spec.application import ResourceRequest
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
 __all__ = [
     "Capabilities",
@@ -106,6 +106,8 @@ class Vitals(msgspec.Struct, frozen=True):
     running: bool
     #: Seconds of processor time that it has used.
     cpu_s: float
+    #: Memory that it holds (resident set).
+    memory_bytes: int = 0
 
 
 class ShutdownBegun(msgspec.Struct, frozen=True, tag=True):
@@ -143,6 +145,14 @@ class Engine(Protocol):
 
     def vitals(self, replica_id: str) -> Vitals | None:
         """Return how the replica's process is, or None when that cannot be told."""
+        ...
+
+    def start_helper(self, launch: HelperLaunch) -> None:
+        """Keep a user-code helper running from now on; one of this key that runs already is left alone."""
+        ...
+
+    def stop_helper(self, key: str, *, forget: bool) -> None:
+        """End a helper at once; another one takes its place, unless it is to be forgotten."""
         ...
 
     def resources(self) -> Resources:

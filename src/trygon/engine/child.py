@@ -21,9 +21,10 @@ from trygon.engine.code_snapshot import install_snapshot
 from trygon.engine.environment import changes_for
 from trygon.engine.platform import Platform
 from trygon.observability.log_file import note_written, use_log_file
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.application import CodeLocation
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
-__all__ = ["ChildPlan", "apply_code", "redirect_output", "run_child"]
+__all__ = ["ChildPlan", "apply_code", "apply_helper_code", "redirect_output", "run_child"]
 
 
 class ChildPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,19 +110,36 @@ def _line_writer(fd: int) -> io.TextIOWrapper:
 
 def apply_code(launch: ReplicaLaunch, environ: MutableMapping[str, str]) -> None:
     """Give this process the environment, the working directory and the import path of its replica."""
-    changes = changes_for(launch, environ)
+    _settle_environment(
+        changes_for(launch, environ), environ, launch.options.working_dir or launch.code.working_dir
+    )
+    own = launch.options.module_path
+    _settle_code(launch.code, launch.snapshot_path)
+    sys.path[:] = [*own, *(path for path in sys.path if path not in own)]
+    if launch.own_snapshot_path:
+        install_snapshot(launch.own_snapshot_path)
+
+
+def apply_helper_code(launch: HelperLaunch, environ: MutableMapping[str, str]) -> None:
+    """Give this process the environment, the working directory and the import path of an application."""
+    _settle_environment(dict(launch.code.env_vars), environ, launch.code.working_dir)
+    _settle_code(launch.code, launch.snapshot_path)
+
+
+def _settle_environment(
+    changes: dict[str, str], environ: MutableMapping[str, str], working_dir: str | None
+) -> None:
     environ.update(changes)
     if "TZ" in changes:
         time.tzset()
-    working_dir = launch.options.working_dir or launch.code.working_dir
     if working_dir:
         os.chdir(working_dir)
-    sys.path[:0] = [path for path in launch.code.sys_path if path not in sys.path]
-    own = launch.options.module_path
-    sys.path[:] = [*own, *(path for path in sys.path if path not in own)]
-    for path in (launch.snapshot_path, launch.own_snapshot_path):
-        if path:
-            install_snapshot(path)
+
+
+def _settle_code(code: CodeLocation, snapshot_path: str) -> None:
+    sys.path[:0] = [path for path in code.sys_path if path not in sys.path]
+    if snapshot_path:
+        install_snapshot(snapshot_path)
 
 
 def _close_other_fds(keep: set[int]) -> None:

@@ -21,7 +21,7 @@ from trygon.engine.base import (
     ShutdownBegun,
     Vitals,
 )
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
 __all__ = ["InProcessEngine"]
 
@@ -31,12 +31,19 @@ class InProcessEngine:
 
     Args:
         main: Runs one replica until the event is set or it is done; an exception is a failed replica.
+        helper: Runs one user-code helper until the event is set.
     """
 
     capabilities = Capabilities(kill=False, environment=False, gpus=False)
 
-    def __init__(self, main: Callable[[ReplicaLaunch, threading.Event], None]) -> None:
+    def __init__(
+        self,
+        main: Callable[[ReplicaLaunch, threading.Event], None],
+        helper: Callable[[HelperLaunch, threading.Event], None] | None = None,
+    ) -> None:
         self._main = main
+        self._helper = helper
+        self._helpers: dict[str, threading.Event] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_event: Callable[[EngineEvent], None] | None = None
         #: Every replica whose thread has not ended: its launch, the event that stops it, and its mark.
@@ -75,6 +82,20 @@ class InProcessEngine:
         # The process is the controller's own.
         return None
 
+    def start_helper(self, launch: HelperLaunch) -> None:
+        if self._helper is None or launch.key in self._helpers:
+            return
+        stop = self._helpers[launch.key] = threading.Event()
+        threading.Thread(
+            target=self._helper, args=(launch, stop), name=f"trygon-helper-{launch.key}", daemon=True
+        ).start()
+
+    def stop_helper(self, key: str, *, forget: bool) -> None:
+        # A thread that hangs cannot be ended; it answers later questions, or none.
+        stop = self._helpers.pop(key, None) if forget else None
+        if stop is not None:
+            stop.set()
+
     def resources(self) -> Resources:
         return Resources(cpus=float(os.cpu_count() or 1))
 
@@ -84,6 +105,8 @@ class InProcessEngine:
     def end(self) -> None:
         for _, stop in self._running.values():
             stop.set()
+        for key in list(self._helpers):
+            self.stop_helper(key, forget=True)
 
     async def close(self) -> None:
         self.end()

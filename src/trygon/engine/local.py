@@ -31,12 +31,14 @@ from trygon.engine.messages import (
     ListReplicas,
     MarkReplica,
     ReplicaList,
+    StartHelper,
     StartReplica,
+    StopHelper,
     StopReplica,
     ToSupervisor,
 )
 from trygon.engine.vitals import read_vitals
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 from trygon.spec.wire import MessageReader, pack
 
 __all__ = ["LocalEngine"]
@@ -107,6 +109,12 @@ class LocalEngine(asyncio.Protocol):
     def vitals(self, replica_id: str) -> Vitals | None:
         pid = self._pids.get(replica_id)
         return read_vitals(pid) if pid is not None else None
+
+    def start_helper(self, launch: HelperLaunch) -> None:
+        self._send(StartHelper(launch))
+
+    def stop_helper(self, key: str, *, forget: bool) -> None:
+        self._send(StopHelper(key, forget))
 
     def resources(self) -> Resources:
         return self._ledger.resources()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from trygon.engine.base import ReplicaExited, ReplicaStarted, RunningReplica, ShutdownBegun
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
 __all__ = [
     "BeginShutdown",
@@ -14,7 +14,9 @@ __all__ = [
     "ListReplicas",
     "MarkReplica",
     "ReplicaList",
+    "StartHelper",
     "StartReplica",
+    "StopHelper",
     "StopReplica",
     "ToSupervisor",
 ]
@@ -40,6 +42,19 @@ class MarkReplica(msgspec.Struct, frozen=True, tag=True):
     mark: str
 
 
+class StartHelper(msgspec.Struct, frozen=True, tag=True):
+    """Keep a process for this helper; nothing happens when there is one."""
+
+    launch: HelperLaunch
+
+
+class StopHelper(msgspec.Struct, frozen=True, tag=True):
+    """End a helper at once; it is started again, unless nobody needs it any more."""
+
+    key: str
+    forget: bool
+
+
 class ListReplicas(msgspec.Struct, frozen=True, tag=True):
     """Answer with a ReplicaList."""
 
@@ -60,5 +75,14 @@ class ReplicaList(msgspec.Struct, frozen=True, tag=True):
     replicas: tuple[RunningReplica, ...]
 
 
-ToSupervisor = StartReplica | StopReplica | MarkReplica | ListReplicas | BeginShutdown | EndInstance
+ToSupervisor = (
+    StartReplica
+    | StopReplica
+    | MarkReplica
+    | StartHelper
+    | StopHelper
+    | ListReplicas
+    | BeginShutdown
+    | EndInstance
+)
 FromSupervisor = ReplicaStarted | ReplicaExited | ReplicaList | ShutdownBegun

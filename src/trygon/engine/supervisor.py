@@ -32,15 +32,18 @@ from trygon.engine.messages import (
     ListReplicas,
     MarkReplica,
     ReplicaList,
+    StartHelper,
     StartReplica,
+    StopHelper,
     StopReplica,
     ToSupervisor,
 )
 from trygon.engine.platform import Platform
+from trygon.engine.sockets import bind_control
 from trygon.engine.vitals import read_vitals
 from trygon.spec.admin import TOKEN_FILE
 from trygon.spec.instance import InstanceConfig
-from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
+from trygon.spec.launch import AdminLaunch, HelperLaunch, IngressLaunch, ReplicaLaunch
 from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["Programs", "Supervisor"]
@@ -74,6 +77,7 @@ class Programs(msgspec.Struct, frozen=True, kw_only=True):
     ingress: Callable[[IngressLaunch], None]
     admin: Callable[[AdminLaunch], None]
     replica: Callable[[ReplicaLaunch], None]
+    helper: Callable[[HelperLaunch], None]
     #: Command line that runs one replica from a fresh interpreter; the descriptor of the launch is appended.
     replica_command: tuple[str, ...]
     #: Holds a package environment and returns its interpreter; None when it has to be built first.
@@ -145,6 +149,8 @@ class Supervisor:
         self._children: dict[int, _Child] = {}
         #: pid of each replica in `_children`.
         self._replica_pids: dict[str, int] = {}
+        #: The user-code helpers that are needed, by key, and the sockets they are asked on.
+        self._helpers: dict[str, tuple[HelperLaunch, socket.socket]] = {}
         #: (when, what), unordered: there are never more than a handful.
         self._timers: list[tuple[float, Callable[[], None]]] = []
         #: Deaths in a row of each (kind, key) that lived shorter than `_STABLE_S`.
@@ -243,6 +249,40 @@ class Supervisor:
             logger.error("the admin process could not be forked: %s", error)
             self._later(_LONGEST_PAUSE_S, self.start_admin)
 
+    def _start_helper(self, launch: HelperLaunch) -> None:
+        if self._shutdown is None and launch.key not in self._helpers:
+            with contextlib.suppress(OSError):
+                os.unlink(launch.address)
+            self._helpers[launch.key] = launch, bind_control(launch.address)
+            self._fork_helper(launch.key)
+
+    def _fork_helper(self, key: str) -> None:
+        if key not in self._helpers or self._shutdown is not None:
+            return
+        launch, listener = self._helpers[key]
+        launch = msgspec.structs.replace(launch, listen_fd=listener.fileno())
+        try:
+            self._fork(
+                _Child("helper", key, self._clock.monotonic()),
+                log_path=launch.log_path,
+                keep_fds=(launch.listen_fd,),
+                main=lambda: self._programs.helper(launch),
+            )
+        except OSError as error:
+            logger.error("helper %s could not be forked: %s", key, error)
+            self._later(_LONGEST_PAUSE_S, lambda: self._fork_helper(key))
+
+    def _stop_helper(self, key: str, *, forget: bool) -> None:
+        if forget and key in self._helpers:
+            launch, listener = self._helpers.pop(key)
+            listener.close()
+            with contextlib.suppress(OSError):
+                os.unlink(launch.address)
+        for pid, child in self._children.items():
+            if (child.kind, child.key) == ("helper", key):
+                end_group(pid)
+                send_signal(pid, signal.SIGKILL)
+
     def run(self) -> None:
         """Serve until the instance has ended and no child is left."""
         while not (self._ending and not self._children):
@@ -287,7 +327,8 @@ class Supervisor:
     def _become_child(self, plan: ChildPlan, main: Callable[[], None]) -> NoReturn:
         # The descriptors are closed by number; objects that still know a number would close it
         # a second time, when something else has it.
-        for owner in (*self._doors, self._control_socket, self._signal_read, self._signal_write):
+        helpers = [listener for _, listener in self._helpers.values()]
+        for owner in (*self._doors, *helpers, self._control_socket, self._signal_read, self._signal_write):
             owner.detach()
         self._link.detach()
         with contextlib.suppress(OSError):
@@ -404,6 +445,9 @@ class Supervisor:
     def _restart(self, child: _Child) -> None:
         if child.kind == "controller":
             self._link.close()
+            # The next one asks for those that it needs.
+            for key in list(self._helpers):
+                self._stop_helper(key, forget=True)
             if self._shutdown is not None:
                 # Nobody is left to drain what runs.
                 self.end()
@@ -413,6 +457,10 @@ class Supervisor:
             return
         elif child.kind == "admin":
             start = self.start_admin
+        elif child.kind == "helper":
+            if child.key not in self._helpers:
+                return
+            start = lambda: self._fork_helper(child.key)  # noqa: E731 - as below
         else:
             start = lambda: self.start_ingress(int(child.key))  # noqa: E731 - one word for both kinds
         name = (child.kind, child.key)
@@ -434,6 +482,10 @@ class Supervisor:
                 pid = self._replica_pids.get(message.replica_id)
                 if pid is not None:
                     self._children[pid].mark = message.mark
+            case StartHelper():
+                self._start_helper(message.launch)
+            case StopHelper():
+                self._stop_helper(message.key, forget=message.forget)
             case ListReplicas():
                 self._link.send(ReplicaList(tuple(self._running())))
             case BeginShutdown():
@@ -469,7 +521,7 @@ class Supervisor:
         self._shutdown = ShutdownBegun(grace_s)
         for door in self._doors:
             door.close()
-        for kind in ("ingress", "admin"):
+        for kind in ("ingress", "admin", "helper"):
             self._signal_kind(kind, signal.SIGTERM)
         self._link.send(self._shutdown)
         if not any(child.kind == "controller" for child in self._children.values()):
@@ -489,7 +541,7 @@ class Supervisor:
         for pid in list(self._replica_pids.values()):
             end_group(pid)
             send_signal(pid, signal.SIGKILL)
-        for kind in ("ingress", "admin"):
+        for kind in ("ingress", "admin", "helper"):
             self._signal_kind(kind, signal.SIGTERM)
         self._signal_kind("controller", signal.SIGTERM)
         self._later(_LAST_WORDS_S, lambda: self._signal_kind("", signal.SIGKILL))

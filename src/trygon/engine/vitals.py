@@ -9,6 +9,7 @@ from trygon.engine.base import Vitals
 __all__ = ["parse_stat", "read_vitals"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def read_vitals(pid: int) -> Vitals | None:
@@ -31,4 +32,5 @@ def parse_stat(stat: bytes, ticks_per_s: int) -> Vitals:
         running=state == b"R",
         # User and system time of all threads.
         cpu_s=(int(fields[11]) + int(fields[12])) / ticks_per_s,
+        memory_bytes=int(fields[21]) * _PAGE_BYTES if len(fields) > 21 else 0,
     )

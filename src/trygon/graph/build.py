@@ -8,7 +8,7 @@ from typing import Any
 
 from trygon.errors import ServeError
 from trygon.graph.asgi import asgi_ingress_of
-from trygon.graph.deployment import Application
+from trygon.graph.deployment import Application, Deployment
 from trygon.graph.options import announce_inert
 from trygon.graph.pickling import dumps_definition
 from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentSpec
@@ -179,6 +179,7 @@ class _Builder:
                 definition=definition,
                 options=deployment.specification,
                 children=tuple(children),
+                policy=_policy(deployment),
                 docs_path=None if asgi is None else asgi.docs_path,
             )
         )
@@ -194,6 +195,12 @@ class _Builder:
         name = f"{wanted}_{number}"
         self.renamed[name] = wanted
         return name
+
+
+def _policy(deployment: Deployment) -> bytes:
+    """Return the pickle of an autoscaling policy that is an object; one that has an import path has no pickle."""
+    function = deployment.policy_function
+    return b"" if function is None else dumps_definition(function, name=deployment.name)
 
 
 def _check_arguments(

@@ -11,6 +11,7 @@ from typing import Any, Unpack, overload
 from trygon.graph.options import DeploymentArguments, checked_options, option_names, specification
 from trygon.graph.retired import retired_attribute
 from trygon.spec.application import DeploymentOptions
+from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.logging_options import LoggingConfig
 from trygon.spec.options import BackpressureConfig
 from trygon.spec.validation import OptionError, check_name
@@ -164,6 +165,13 @@ class Deployment:
     def logging_config(self) -> LoggingConfig | None:
         """How the replicas log, or None for the application's way."""
         return self._options.get("logging_config")
+
+    @property
+    def policy_function(self) -> Callable[..., Any] | None:
+        """The autoscaling policy, where it was given as an object and not by its import path."""
+        scaling: AutoscalingConfig | None = self._options.get("autoscaling_config")
+        function = scaling.policy.policy_function if scaling is not None else None
+        return function if callable(function) else None
 
     @property
     def init_args(self) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from trygon.graph.resources import check_actor_options, check_placement, read_actor_options
 from trygon.graph.retired import RETIRED_OPTIONS
 from trygon.spec.application import DeploymentOptions
-from trygon.spec.autoscaling import DEFAULT_POLICY, AutoscalingConfig
+from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.logging_options import LoggingConfig
 from trygon.spec.options import (
     BackpressureConfig,
@@ -268,8 +268,7 @@ def _plain(value: Any) -> Any:
 
 
 def _replicas(count: int, scaling: AutoscalingConfig | None) -> int:
-    # Until there is an autoscaler nothing could wake a deployment from zero.
-    return count if scaling is None else max(1, scaling.starting_replicas)
+    return count if scaling is None else scaling.starting_replicas
 
 
 def announce_inert(options: DeploymentOptions, warn: Any) -> None:
@@ -280,12 +279,4 @@ def announce_inert(options: DeploymentOptions, warn: Any) -> None:
         warn(
             "option.rolling_update_percentage",
             "the option rolling_update_percentage changes nothing yet: new replicas are started before old ones drain",
-        )
-    if options.autoscaling is not None:
-        custom = options.autoscaling["policy"]["policy_function"] != DEFAULT_POLICY
-        warn(
-            "option.autoscaling_config",
-            "autoscaling_config changes nothing yet but the number of replicas at the start "
-            f"(initial_replicas, or min_replicas, at least 1): {options.num_replicas} run"
-            + ("; the policy is not called" if custom else ""),
         )

@@ -110,4 +110,7 @@ def _overridden(
         changes.update({field: getattr(new, field) for field in fields})
         if not fields and name in option_names():
             inert.pop(name, None)
+    if "autoscaling" in changes:
+        # What a file says has an import path.
+        deployment = deployment.without_policy()
     return deployment.with_options(**changes, inert={**inert, **new.inert})

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 
 import uvloop
 
@@ -22,7 +23,7 @@ from trygon.processes.tls import server_tls
 from trygon.protocols.http.metrics import IngressMetrics
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
-from trygon.spec.control import Hello, TableApplied
+from trygon.spec.control import Hello, LoadReport, TableApplied
 from trygon.spec.launch import IngressLaunch
 from trygon.spec.routing import HttpTimeouts, RoutingTable
 
@@ -92,6 +93,7 @@ async def _serve(launch: IngressLaunch) -> None:
         on_table=apply,
         on_gone=leave,
     )
+    router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
     sock = socket.socket(fileno=launch.listen_fd)
     settings = _settings(launch)
     copy = log_copy()
@@ -109,18 +111,26 @@ async def _serve(launch: IngressLaunch) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_TABLE_S):
             await first_table.wait()
-    # Connections leave no cycles, and a full collection among 10,000 of them would hold the loop for 67 ms.
-    gc.freeze()
-    gc.set_threshold(10_000, 100, 100)
+    _spare_collections()
     server.start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave)
+    _on_end(loop, leave)
     await stop
     await server.drain(DRAIN_S)
     if metrics is not None:
         metrics.close()
     await router.close()
     await link.close()
+
+
+def _spare_collections() -> None:
+    """Connections leave no cycles, and a full collection among 10,000 of them would hold the loop for 67 ms."""
+    gc.freeze()
+    gc.set_threshold(10_000, 100, 100)
+
+
+def _on_end(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave)
 
 
 def _count(router: Router, server: HttpServer, launch: IngressLaunch) -> ProcessMetrics | None:

@@ -28,11 +28,14 @@ from trygon.control.store import WantedState
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime
 from trygon.engine.inprocess import InProcessEngine
+from trygon.engine.sockets import bind_control
 from trygon.errors import InstanceError
+from trygon.processes.helper import serve_helper
 from trygon.processes.replica import serve_replica
 from trygon.spec.application import ApplicationSpec
+from trygon.spec.control import LoadReport
 from trygon.spec.instance import InstanceRecord
-from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
 __all__ = ["InProcessInstance"]
 
@@ -62,7 +65,7 @@ class InProcessInstance:
             state_dir=self._folder,
             log_dir=self._folder,
         )
-        self._engine = InProcessEngine(_run_replica)
+        self._engine = InProcessEngine(_run_replica, _run_helper)
         self._server = ControlServer()
         try:
             self._controller = self._call(self._start_controller(record))
@@ -117,6 +120,8 @@ class InProcessInstance:
 
     async def _make_runtime(self) -> Runtime:
         router = Router(asyncio.get_running_loop())
+        link = self._instance.link
+        router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
         self._instance.on_table.append(router.apply)
         if self._instance.link.table is not None:
             router.apply(self._instance.link.table)
@@ -171,19 +176,21 @@ def _run_replica(launch: ReplicaLaunch, stop: threading.Event) -> None:
         runner.run(_serve_until(launch, stop))
 
 
+def _run_helper(launch: HelperLaunch, stop: threading.Event) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_help_until(launch, stop))
+
+
+async def _help_until(launch: HelperLaunch, stop: threading.Event) -> None:
+    stopped = _stopped_future(stop, f"trygon-stop-helper-{launch.key}")
+    # A thread that hangs is the program's own, and cannot be ended.
+    await serve_helper(bind_control(launch.address), stopped, on_hung=lambda: None)
+
+
 async def _serve_until(launch: ReplicaLaunch, stop: threading.Event) -> None:
     loop = asyncio.get_running_loop()
     serving = loop.create_task(serve_replica(launch))
-    stopped: asyncio.Future[None] = loop.create_future()
-
-    def wait_stop() -> None:
-        stop.wait()
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-            loop.call_soon_threadsafe(_finish, stopped)
-
-    # A daemon, which no interpreter waits for at its exit.
-    waiter = threading.Thread(target=wait_stop, name=f"trygon-stop-{launch.replica_id}", daemon=True)
-    waiter.start()
+    stopped = _stopped_future(stop, f"trygon-stop-{launch.replica_id}")
     waited: list[asyncio.Future[None]] = [serving, stopped]
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     stop.set()
@@ -192,6 +199,21 @@ async def _serve_until(launch: ReplicaLaunch, stop: threading.Event) -> None:
     await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()
+
+
+def _stopped_future(stop: threading.Event, name: str) -> asyncio.Future[None]:
+    """Return a future of the running loop that is done when `stop` is set."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[None] = loop.create_future()
+
+    def wait_stop() -> None:
+        stop.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(_finish, stopped)
+
+    # A daemon, which no interpreter waits for at its exit.
+    threading.Thread(target=wait_stop, name=name, daemon=True).start()
+    return stopped
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -40,10 +40,12 @@ from trygon.processes.watchdog import Watchdog
 from trygon.spec.control import (
     DrainReplica,
     Hello,
+    LoadReport,
     Reconfigure,
     ReconfigureDone,
     ReplicaFailed,
     ReplicaReady,
+    ReplicaStats,
     ReplicaUnhealthy,
 )
 from trygon.spec.launch import ReplicaLaunch
@@ -56,6 +58,9 @@ logger = logging.getLogger("trygon.replica")
 UNHEALTHY_AFTER = 3
 #: What a request still running at the end of the drain gets to see its cancellation.
 CANCEL_GRACE_S = 0.2
+#: The user's own numbers for autoscaling: how long giving them may take, and how often they are asked for at least.
+_STATS_TIMEOUT_S = 10.0
+_LONGEST_STATS_PAUSE_S = 1.0
 #: Access log lines are written together, at most this late.
 ACCESS_LOG_PAUSE_S = 0.1
 
@@ -107,6 +112,7 @@ class _Life:
             on_notice=self._on_notice,
             on_gone=lambda: self._leave(0.0),
         )
+        self._router.report_load(lambda loads: self._link.send(LoadReport(loads=loads)))
         # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
         self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
         self._context: ReplicaContext | None = None
@@ -227,6 +233,8 @@ class _Life:
         self._counts.took("startup", self._loop.time() - self._began)
         if self._user.has_method("check_health"):
             self._spawn(self._watch_health())
+        if self._user.has_method("record_autoscaling_stats"):
+            self._spawn(self._report_stats())
         timeout_s = await self._leaving
         told = self._loop.time()
         if not await self._replica.drain(timeout_s) and self._replica.ongoing:
@@ -270,6 +278,23 @@ class _Life:
                     self._link.announce(ReplicaUnhealthy(replica_id=self._launch.replica_id, error=text))
                     self._leave(options.graceful_shutdown_timeout_s)
                     return
+
+    async def _report_stats(self) -> None:
+        """Ask the user's method for its numbers now and then, and tell them."""
+        while True:
+            scaling = self._launch.options.autoscaling
+            period_s = scaling["metrics_interval_s"] if scaling else _LONGEST_STATS_PAUSE_S
+            await asyncio.sleep(min(period_s, _LONGEST_STATS_PAUSE_S))
+            if scaling is None:
+                continue
+            try:
+                async with asyncio.timeout(_STATS_TIMEOUT_S):
+                    found = await self._user.run_hook("record_autoscaling_stats")
+                stats = {str(name): float(value) for name, value in dict(found).items()}
+            except Exception as error:  # noqa: BLE001 - a user's method raises anything; its numbers stay as they were
+                logger.warning("record_autoscaling_stats failed:\n%s", _user_traceback(error))
+                continue
+            self._link.send(ReplicaStats(replica_id=self._launch.replica_id, stats=stats))
 
     # ---- notices
 

@@ -26,7 +26,7 @@ from trygon.client.startup import save_startup
 from trygon.client.statelock import lock_state
 from trygon.clock import RealClock
 from trygon.config import read_settings
-from trygon.engine.child import apply_code
+from trygon.engine.child import apply_code, apply_helper_code
 from trygon.engine.guardian import split
 from trygon.engine.platform import Platform
 from trygon.engine.sockets import bind_admin, bind_control, bind_http
@@ -36,7 +36,7 @@ from trygon.observability.log_file import Rotation, use_rotation
 from trygon.processes.image import COMMON_MODULES, REPLICA_MODULES, freeze, import_all, load_function
 from trygon.processes.tls import admin_has_tls, admin_tls_options, check_tls, has_tls
 from trygon.spec.instance import InstanceConfig, InstanceRecord, LaunchReport
-from trygon.spec.launch import AdminLaunch, IngressLaunch, ReplicaLaunch
+from trygon.spec.launch import AdminLaunch, HelperLaunch, IngressLaunch, ReplicaLaunch
 from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["main"]
@@ -210,11 +210,18 @@ def _programs(config: InstanceConfig, record: InstanceRecord) -> Programs:
 
         return EnvironmentCache.of_user().enter(environment)
 
+    def run_helper(launch: HelperLaunch) -> None:
+        from trygon.processes import helper
+
+        apply_helper_code(launch, os.environ)
+        helper.main(launch)
+
     return Programs(
         controller=run_controller,
         ingress=run_ingress,
         admin=run_admin,
         replica=run_replica,
+        helper=run_helper,
         replica_command=(sys.executable, "-P", "-m", "trygon.processes.replica_exec", config.replica_main),
         enter_environment=enter_environment,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from trygon.scaling.context import AutoscalingContext
 from trygon.spec.autoscaling import AggregationFunction, AutoscalingConfig, AutoscalingPolicy
 from trygon.spec.http_options import (
     ControllerOptions,
@@ -22,6 +23,7 @@ from trygon.spec.options import (
 __all__ = [
     "AggregationFunction",
     "AutoscalingConfig",
+    "AutoscalingContext",
     "AutoscalingPolicy",
     "BackpressureConfig",
     "ControllerOptions",

@@ -24,6 +24,7 @@ from trygon.dataplane.process_metrics import ProcessMetrics, set_up_metrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
+from trygon.spec.control import LoadReport
 from trygon.spec.instance import InstanceConfig
 from trygon.spec.routing import RoutingTable
 
@@ -72,6 +73,8 @@ class Session:
             if not first.done():
                 first.set_result(None)
 
+        link = self.instance.link
+        router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
         self.instance.on_table.append(apply)
         table = self.instance.link.table
         if table is not None:

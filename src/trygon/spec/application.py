@@ -89,6 +89,9 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     definition: bytes
     #: Digest of the definition where it is kept elsewhere, and left out here.
     definition_blob: str = ""
+    #: Pickle of the autoscaling policy where it cannot be imported by name; and its digest, as above.
+    policy: bytes = b""
+    policy_blob: str = ""
     options: DeploymentOptions = DeploymentOptions()
     #: Names of the deployments of this application that the definition holds handles of.
     children: tuple[str, ...] = ()
@@ -102,6 +105,10 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     def with_options(self, **changes: Any) -> DeploymentSpec:
         """Return a copy with some options changed."""
         return msgspec.structs.replace(self, options=msgspec.structs.replace(self.options, **changes))
+
+    def without_policy(self) -> DeploymentSpec:
+        """Return a copy whose autoscaling policy, if any, is the one that its options name."""
+        return msgspec.structs.replace(self, policy=b"", policy_blob="")
 
 
 class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):

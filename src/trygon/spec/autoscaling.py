@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from trygon.spec.validation import (
     Check,
@@ -19,10 +19,25 @@ from trygon.spec.validation import (
     options_of,
 )
 
-__all__ = ["DEFAULT_POLICY", "AggregationFunction", "AutoscalingConfig", "AutoscalingPolicy"]
+__all__ = [
+    "ADAPTIVE_POLICY",
+    "BUILT_IN_POLICIES",
+    "DEFAULT_POLICY",
+    "AdaptivePolicy",
+    "AggregationFunction",
+    "AutoscalingConfig",
+    "AutoscalingPolicy",
+]
 
 #: Import path of the policy that is used when none is given.
 DEFAULT_POLICY = "trygon.serve.autoscaling_policy:default_autoscaling_policy"
+#: Import path of the policy that ``policy="adaptive"`` stands for; its keyword arguments are AdaptivePolicy's.
+ADAPTIVE_POLICY = "trygon.serve.autoscaling_policy:AdaptivePolicy"
+#: Those that `scaling.decide` computes itself: no user code is called for them.
+BUILT_IN_POLICIES = frozenset({DEFAULT_POLICY, ADAPTIVE_POLICY})
+
+_DELAY = number()
+_POSITIVE = number(0, above=True)
 
 
 class AggregationFunction(StrEnum):
@@ -47,9 +62,53 @@ class AutoscalingPolicy(Options, refuse_unknown=False):
     )
     policy_kwargs: dict[str, Any] = option(default={}, check=mapping)
 
+    def _check(self) -> None:
+        if self.policy_function == ADAPTIVE_POLICY:
+            AdaptivePolicy(**self.policy_kwargs)
 
-_DELAY = number()
-_POSITIVE = number(0, above=True)
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Also take "adaptive", or an AdaptivePolicy, for the adaptive policy."""
+        if value == "adaptive":
+            return cls(policy_function=ADAPTIVE_POLICY)
+        if isinstance(value, AdaptivePolicy):
+            return cls(policy_function=ADAPTIVE_POLICY, policy_kwargs=value.given())
+        if isinstance(value, str):
+            raise OptionError(
+                f"wanted 'adaptive', an AdaptivePolicy, or an AutoscalingPolicy, found {value!r}; "
+                'give an import path as AutoscalingPolicy(policy_function="module:name")'
+            )
+        return super().parse(value)
+
+    @property
+    def adaptive(self) -> AdaptivePolicy | None:
+        """The options of the adaptive policy, if this is it."""
+        return AdaptivePolicy(**self.policy_kwargs) if self.policy_function == ADAPTIVE_POLICY else None
+
+
+class AdaptivePolicy(Options):
+    """Keep the share of requests that wait too long below a bound, with as few replicas as that takes.
+
+    The number of replicas covers a high percentile of the recent demand, and never less than the demand now.
+    The percentile is raised and lowered until the share of late requests meets the objective. Here
+    `target_ongoing_requests` says how many requests one replica works on at once.
+
+    Durations are in seconds.
+    """
+
+    #: The objective: this share of requests waits no longer than `wait_s`.
+    wait_s: float = option(default=1.0, check=_POSITIVE)
+    quantile: float = option(default=0.99, check=number(0.5, 0.9999))
+    #: After this long, past demand counts half.
+    half_life_s: float = option(default=600.0, check=_POSITIVE)
+    #: Spare room above the percentile, as a factor.
+    margin: float = option(default=1.0, check=number(1.0))
+    #: Replicas are given up only when they were not needed for this long, and for as long as one takes to start.
+    hold_s: float = option(default=60.0, check=_DELAY)
+    #: Demand that rises is taken to go on until a replica is ready, but to at most this many times what it is.
+    max_rise: float = option(default=2.0, check=number(1.0))
+    #: Length of the season, such as 86400; None looks for no season. It is believed after two whole ones.
+    season_s: float | None = option(default=None, check=optional(_POSITIVE))
 
 
 class AutoscalingConfig(Options, refuse_unknown=False):

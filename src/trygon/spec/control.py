@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
+from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import HttpTimeouts, RoutingTable
 from trygon.spec.status import ApplicationStatusOverview
 
@@ -29,12 +30,14 @@ __all__ = [
     "GetStatus",
     "Hello",
     "InstanceInfo",
+    "LoadReport",
     "Reconfigure",
     "ReconfigureDone",
     "ReplicaAlive",
     "ReplicaFailed",
     "ReplicaPreparing",
     "ReplicaReady",
+    "ReplicaStats",
     "ReplicaUnhealthy",
     "Reply",
     "ScaleDeployment",
@@ -103,6 +106,20 @@ class ReplicaAlive(_Message, frozen=True):
     blocked_s: float = 0.0
     #: What it does instead, as "file:line"; empty while it is not blocked.
     where: str = ""
+
+
+class LoadReport(_Message, frozen=True):
+    """How much load a caller has; sent about once a second while it has some, and once when it has none any more."""
+
+    loads: tuple[DeploymentLoad, ...]
+
+
+class ReplicaStats(_Message, frozen=True):
+    """What a replica's `record_autoscaling_stats` returned."""
+
+    replica_id: str
+    #: By name, as the user's method names them.
+    stats: dict[str, float] = {}
 
 
 class ReconfigureDone(_Message, frozen=True):
@@ -299,6 +316,8 @@ FromPeer = (
     | ReplicaFailed
     | ReplicaPreparing
     | ReplicaUnhealthy
+    | LoadReport
+    | ReplicaStats
     | ReconfigureDone
     | TableApplied
     | Call

@@ -97,6 +97,8 @@ class DeploymentDetails(_Details, frozen=True, kw_only=True):
     #: The options as they hold, named as in a configuration file; values of env_vars are left out.
     deployment_config: dict[str, Any] = {}
     target_num_replicas: int = 0
+    #: With autoscaling: bounds, load, the last decision and the last changes; else None.
+    autoscaling_detail: dict[str, Any] | None = None
     required_resources: dict[str, float] = {}
     replicas: list[ReplicaDetails] = []
 

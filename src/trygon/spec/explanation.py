@@ -37,6 +37,8 @@ class DeploymentExplanation(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     wanted: int = 0
     ready: int = 0
+    #: How the number follows the load, line by line; empty without autoscaling.
+    scaling: tuple[str, ...] = ()
     #: In words; empty when it has what it wants.
     waits_for: str = ""
     #: Until the next start is tried; None when no pause is under way.

@@ -10,7 +10,7 @@ from trygon.spec.admin import AdminOptions
 from trygon.spec.application import CodeLocation, DeploymentOptions
 from trygon.spec.packages import PackageEnvironment
 
-__all__ = ["AdminLaunch", "IngressLaunch", "ReplicaLaunch"]
+__all__ = ["AdminLaunch", "HelperLaunch", "IngressLaunch", "ReplicaLaunch"]
 
 
 class ReplicaLaunch(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,3 +100,18 @@ class AdminLaunch(msgspec.Struct, frozen=True, kw_only=True):
     token_path: str
     #: The HTTP options of the instance as JSON values; its TLS options hold here too, off loopback.
     http_options: dict[str, Any] = {}
+
+
+class HelperLaunch(msgspec.Struct, frozen=True, kw_only=True):
+    """One user-code helper to be: whose code it runs, and where it is asked."""
+
+    #: Unique in the instance: "app#revision".
+    key: str
+    code: CodeLocation
+    #: Unix socket that the supervisor listens on, and keeps for the next one.
+    address: str
+    log_path: str = ""
+    #: As in ReplicaLaunch.
+    snapshot_path: str = ""
+    #: The inherited listening socket.
+    listen_fd: int = -1

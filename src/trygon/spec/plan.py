@@ -120,7 +120,11 @@ def without_definitions(spec: ApplicationSpec) -> ApplicationSpec:
         spec,
         deployments=tuple(
             msgspec.structs.replace(
-                d, definition=hashlib.sha256(d.definition).digest(), modules=(), snapshot=_snapshot(d)
+                d,
+                definition=hashlib.sha256(d.definition).digest(),
+                policy=hashlib.sha256(d.policy).digest() if d.policy else b"",
+                modules=(),
+                snapshot=_snapshot(d),
             )
             for d in spec.deployments
         ),

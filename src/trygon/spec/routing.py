@@ -55,6 +55,8 @@ class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_retry_after_s: float | None = None
     #: Ready replicas only, ordered by id.
     replicas: tuple[ReplicaTarget, ...] = ()
+    #: How often callers report their load, in seconds; 0 where the number of replicas does not follow it.
+    load_period_s: float = 0.0
     #: Why nothing runs (a failed or deleting deployment); empty while requests may wait for a replica.
     unavailable: str = ""
 

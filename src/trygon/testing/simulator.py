@@ -26,6 +26,7 @@ from typing import Any
 
 from trygon.control.actions import (
     Action,
+    AskPolicy,
     CompleteRevision,
     DrainReplica,
     FailRevision,
@@ -33,6 +34,7 @@ from trygon.control.actions import (
     GiveUpReplica,
     KillReplica,
     ReconfigureReplica,
+    ResizeDeployment,
     StartReplica,
 )
 from trygon.control.core import Core
@@ -40,7 +42,9 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
+    DeploymentScaled,
     Event,
+    PolicyAsked,
     ReplicaAdopted,
     ReplicaEnded,
     ReplicaGivenUp,
@@ -60,6 +64,7 @@ from trygon.control.events import (
 from trygon.control.reconcile.change import next_revision
 from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.reconcile.status import application_status
+from trygon.control.scaling import restore_scalers
 from trygon.control.state import Application, ControllerState, Revision
 from trygon.spec.application import ApplicationSpec
 from trygon.spec.launch import ReplicaLaunch
@@ -196,6 +201,7 @@ class Simulator:
             application.serving = saved.target if is_same else saved.serving
             application.failure, application.failed_deployment = saved.failure, saved.failed_deployment
             application.deleting, application.last_revision = saved.deleting, saved.last_revision
+            restore_scalers(application, self.now)
             self.state.applications[name] = application
             if application.serving is not None:
                 self.state.unserved.add(name)
@@ -267,9 +273,11 @@ class Simulator:
             return not application.replicas
         wanted = 0
         for name, deployment in serving.by_name.items():
-            count = deployment.options.num_replicas
+            count = application.count(serving, deployment)
             ready = application.rotation(name)
-            if sorted(r.launch.rank for r in ready) != list(range(count)):
+            is_scaled = application.scaler(serving, name) is not None
+            ranks = [r.launch.rank for r in ready]
+            if len(ranks) != count or not (is_scaled or sorted(ranks) == list(range(count))):
                 return False
             wanted += count
         return wanted == len(application.replicas)
@@ -345,6 +353,15 @@ class Simulator:
             case GiveUpReplica():
                 self.core.add(ReplicaGivenUp(action.replica_id, action.reason))
                 self._later(_NEWS_S, lambda: self._end(action.replica_id, "killed by SIGKILL"))
+            case ResizeDeployment():
+                self.core.add(
+                    DeploymentScaled(
+                        action.app_name, action.deployment, action.revision, action.decision, action.window
+                    )
+                )
+            case AskPolicy():
+                # Nobody answers here, as when the helper cannot be started.
+                self.core.add(PolicyAsked(action.app_name, action.revision, action.owner))
             case CompleteRevision():
                 self.core.add(RevisionCompleted(action.app_name, action.number))
                 self._unsaved.add(action.app_name)
@@ -392,7 +409,7 @@ class Simulator:
             controller_address="/controller.sock",
             log_path="",
             rank=action.rank,
-            world_size=deployment.options.num_replicas,
+            world_size=max(deployment.options.num_replicas, action.rank + 1),
             parents=revision.parents(action.deployment),
             generations={name: revision.generation(name) for name in revision.by_name},
             joins=action.joins,
@@ -459,7 +476,7 @@ class Simulator:
         stays = [r for r in application.rotation(name) if r.replica_id not in self._told]
         if any(o.max_surge_percent == 0 or o.resources.resources for o in options):
             return
-        at_least = min(o.num_replicas for o in options)
+        at_least = min(application.count(r, r.by_name[name]) for r in revisions)
         assert len(stays) - 1 >= at_least, f"{action.replica_id} is needed: {action.reason}"
 
     def _between(self, limits: tuple[float, float]) -> float:

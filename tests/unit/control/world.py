@@ -6,6 +6,7 @@ from typing import Any
 
 from trygon.control.actions import (
     Action,
+    AskPolicy,
     CompleteRevision,
     DrainReplica,
     FailRevision,
@@ -13,6 +14,7 @@ from trygon.control.actions import (
     GiveUpReplica,
     KillReplica,
     ReconfigureReplica,
+    ResizeDeployment,
     StartReplica,
 )
 from trygon.control.core import Core
@@ -20,7 +22,11 @@ from trygon.control.events import (
     ApplicationDeleted,
     ApplicationDeployed,
     ApplicationForgotten,
+    CallerLost,
+    DeploymentScaled,
     Event,
+    LoadReported,
+    PolicyAsked,
     ReplicaEnded,
     ReplicaGivenUp,
     ReplicaKilled,
@@ -43,6 +49,7 @@ from trygon.control.reconcile.status import application_status
 from trygon.control.state import Application, Revision
 from trygon.spec.application import ApplicationSpec, CodeLocation, DeploymentOptions, DeploymentSpec
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import RoutingTable
 from trygon.spec.status import ApplicationStatusOverview
 
@@ -126,6 +133,29 @@ class World:
             owner = self.state.owner(replica_id)
             assert owner is not None
             self.tell(ReplicaReconfigured(replica_id, owner.replicas[replica_id].asked, error))
+
+    # ---- what callers do
+
+    def load(self, *, caller: str = "ingress", queued: float = 0, running: float = 0, **rest: Any) -> None:
+        """Let a caller report its load for Main."""
+        known = {"app_name": "app", "deployment": "Main", **rest}
+        load = DeploymentLoad(queued=queued, running=running, period_s=1.0, **known)
+        self.tell(LoadReported(caller, (load,)))
+
+    def keep_load(self, seconds: float, **load: Any) -> None:
+        """Let time pass while a caller reports the same load each second."""
+        for _ in range(round(seconds)):
+            self.load(**load)
+            self.advance(1.0)
+
+    def lose(self, caller: str) -> None:
+        self.tell(CallerLost(caller))
+
+    def count(self, deployment: str = "Main") -> int:
+        """Return how many replicas are wanted."""
+        found = self.app()
+        assert found.serving is not None
+        return found.count(found.serving, found.serving.by_name[deployment])
 
     def unplaced(self, replica_id: str) -> None:
         self.tell(ReplicaUnplaced(replica_id, "nothing is free"))
@@ -216,6 +246,12 @@ class World:
                 return ReplicaKilled(action.replica_id)
             case GiveUpReplica():
                 return ReplicaGivenUp(action.replica_id, action.reason)
+            case ResizeDeployment():
+                return DeploymentScaled(
+                    action.app_name, action.deployment, action.revision, action.decision, action.window
+                )
+            case AskPolicy():
+                return PolicyAsked(action.app_name, action.revision, action.owner)
             case CompleteRevision():
                 return RevisionCompleted(action.app_name, action.number)
             case FailRevision():

@@ -9,6 +9,7 @@ import pytest
 from trygon.engine.base import Vitals
 from trygon.engine.vitals import parse_stat, read_vitals
 
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STAT = b"42 (a) b (c)) %c 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 100 1000 10"
 
 
@@ -23,7 +24,9 @@ STAT = b"42 (a) b (c)) %c 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 100
     ],
 )
 def test_the_state_and_the_time_are_read_past_a_wild_name(state: bytes, stopped: bool, running: bool) -> None:
-    assert Vitals(stopped=stopped, running=running, cpu_s=3.0) == parse_stat(STAT % state[0], 100)
+    assert Vitals(stopped=stopped, running=running, cpu_s=3.0, memory_bytes=10 * PAGE_BYTES) == parse_stat(
+        STAT % state[0], 100
+    )
 
 
 @pytest.mark.linux

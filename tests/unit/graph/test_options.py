@@ -199,7 +199,6 @@ def test_what_would_change_results_and_cannot_be_done_yet_is_refused(options: di
         ({"ray_actor_options": {"label_selector": {"zone": "a"}}}, "label_selector"),
         ({"ray_actor_options": {"fallback_strategy": [{"label_selector": {}}]}}, "fallback_strategy"),
         ({"rolling_update_percentage": 0.5}, "rolling_update_percentage"),
-        ({"autoscaling_config": {"max_replicas": 3}}, "autoscaling_config"),
     ],
     ids=str,
 )
@@ -225,12 +224,14 @@ def test_ordinary_options_announce_nothing() -> None:
     [
         ({"min_replicas": 2, "max_replicas": 5}, 2),
         ({"min_replicas": 2, "max_replicas": 5, "initial_replicas": 3}, 3),
-        ({"min_replicas": 0, "max_replicas": 5}, 1),
+        ({"min_replicas": 0, "max_replicas": 5}, 0),
         (AutoscalingConfig(min_replicas=4, max_replicas=5), 4),
     ],
     ids=str,
 )
-def test_until_there_is_an_autoscaler_the_starting_number_runs(scaling: object, replicas: int) -> None:
+def test_with_autoscaling_the_starting_number_is_the_initial_or_the_smallest_one(
+    scaling: object, replicas: int
+) -> None:
     assert replicas == made(autoscaling_config=scaling).specification.num_replicas
 
 

@@ -46,11 +46,10 @@ def test_a_count_in_the_file_ends_the_scaling_of_the_code_and_the_other_way_roun
     scaling = {"min_replicas": 2, "max_replicas": 5}
 
     counted, _ = over({"autoscaling_config": scaling}, {"num_replicas": 4})
-    scaled, warnings = over({"num_replicas": 4}, {"autoscaling_config": scaling})
+    scaled, _ = over({"num_replicas": 4}, {"autoscaling_config": scaling})
 
     assert (4, None) == (counted.num_replicas, counted.autoscaling)
     assert options_of(autoscaling_config=scaling) == scaled
-    assert any("autoscaling_config" in text for text in warnings)
 
 
 def test_resources_and_environment_of_the_file_replace_those_of_the_code() -> None:

@@ -22,11 +22,13 @@ from trygon.control.actions import (
     ForgetApplication,
     KillReplica,
     ReconfigureReplica,
+    ResizeDeployment,
 )
 from trygon.control.reconcile.deployment import has_failed
 from trygon.control.reconcile.health import plan_health
 from trygon.control.reconcile.replica import ReplicaPhase
-from trygon.control.reconcile.rollout import Move, limits_of, plan_move
+from trygon.control.reconcile.rollout import Limits, Move, limits_of, plan_move
+from trygon.control.reconcile.scaling import plan_scaling
 from trygon.control.state import Application, Replica, Revision
 from trygon.engine.base import exclusive
 from trygon.spec.application import DeploymentSpec
@@ -52,13 +54,16 @@ def reconcile(application: Application, now: float, *, longest_drain_s: float | 
     verdict = _verdict(application)
     if verdict is not None:
         return Plan((verdict,))
-    actions: list[Action] = []
-    wakes: list[float] = []
+    scaled, wakes = plan_scaling(application, now)
+    if any(isinstance(action, ResizeDeployment) for action in scaled):
+        # What is to be done for the old numbers may be wrong for the new ones.
+        return Plan(tuple(scaled))
+    actions: list[Action] = [*scaled]
     leaving: dict[str, tuple[Replica, str]] = {}
     for move in _moves(application):
         starts, gone, wake_at = plan_move(application, move, now)
         actions += starts
-        leaving |= {r.replica_id: (r, "another one takes its place") for r in gone}
+        leaving |= {r.replica_id: (r, _why_gone(move, r)) for r in gone}
         if wake_at is not None:
             wakes.append(wake_at)
     health = plan_health(application, now)
@@ -77,6 +82,11 @@ def reconcile(application: Application, now: float, *, longest_drain_s: float | 
         else:
             wakes.append(replica.deadline)
     return Plan(tuple(actions), min(wakes, default=None))
+
+
+def _why_gone(move: Move, replica: Replica) -> str:
+    is_surplus = replica.launch.generation == move.revision.generation(move.deployment.name)
+    return "fewer replicas are wanted" if is_surplus else "another one takes its place"
 
 
 def _verdict(application: Application) -> Action | None:
@@ -108,7 +118,7 @@ def _is_new(application: Application, revision: Revision, deployment: str) -> bo
 
 def _is_ready(application: Application, revision: Revision, deployment: DeploymentSpec) -> bool:
     generation = revision.generation(deployment.name)
-    return application.ready_count(deployment, generation) >= deployment.options.num_replicas
+    return application.ready_count(deployment, generation) >= application.count(revision, deployment)
 
 
 # ---- where each deployment moves
@@ -127,7 +137,7 @@ def _moves(application: Application) -> list[Move]:
             if _is_new(application, wanted, deployment.name) and not _is_batched(
                 application, wanted, deployment.name
             ):
-                moves.append(Move(wanted, deployment))
+                moves.append(_move(application, wanted, deployment))
     return moves
 
 
@@ -141,20 +151,43 @@ def _moves_of_serving(application: Application, deployment: DeploymentSpec) -> l
             generation = wanted.generation(name)
             if application.of(name, generation) or not _waits_for_children(application, wanted, successor):
                 others = _joined(application, name, generation)
-                return [Move(wanted, successor, others, limits_of(successor.options), joins=True)]
+                bounds = limits_of(successor.options, application.count(wanted, successor))
+                return [_move(application, wanted, successor, others, bounds, joins=True)]
         elif exclusive(deployment.options.resources):
             # What is to be replaced takes no GPU from what replaces it.
             return []
         # Neither do the replicas of the next revision take part in this move.
         joined = _joined(application, name, serving.generation(name))
         others = tuple(r for r in joined if r.launch.generation != wanted.generation(name))
-        return [Move(serving, deployment, others)]
+        return [_move(application, serving, deployment, others)]
     others = _joined(application, name, serving.generation(name))
     failed = target.by_name.get(name) if target is not None and application.failure else None
     # An update in batches that was given up goes back in batches.
     is_batched = target is not None and name in target.batched
-    limits = limits_of(failed.options) if failed is not None and is_batched else None
-    return [Move(serving, deployment, others, limits)]
+    count = application.count(serving, deployment)
+    limits = limits_of(failed.options, count) if failed is not None and is_batched else None
+    return [_move(application, serving, deployment, others, limits)]
+
+
+def _move(
+    application: Application,
+    revision: Revision,
+    deployment: DeploymentSpec,
+    others: tuple[Replica, ...] = (),
+    limits: Limits | None = None,
+    *,
+    joins: bool = False,
+) -> Move:
+    scaler = application.scaler(revision, deployment.name)
+    return Move(
+        revision,
+        deployment,
+        wanted=application.count(revision, deployment),
+        ongoing=None if scaler is None else scaler.ongoing,
+        others=others,
+        limits=limits,
+        joins=joins,
+    )
 
 
 def _is_batched(application: Application, wanted: Revision, deployment: str) -> bool:

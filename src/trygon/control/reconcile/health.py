@@ -173,7 +173,8 @@ def _help(
     plan.wakes.extend(since + HELP_AFTER_S for since in blocked if since + HELP_AFTER_S > now)
     if helpers:
         # Until the replacement of one that was killed answers, its helper is the one that does.
-        whole = sum(1 for r in own if r.phase is ReplicaPhase.READY) >= deployment.options.num_replicas
+        wanted = application.count(revision, deployment)
+        whole = sum(1 for r in own if r.phase is ReplicaPhase.READY) >= wanted
         if whole and not needs_help:
             plan.leaving.extend((helper, "its help is no longer needed") for helper in helpers)
         return
@@ -186,5 +187,5 @@ def _help(
     if record.retry_at > now:
         plan.wakes.append(record.retry_at)
         return
-    rank = deployment.options.num_replicas
+    rank = application.count(revision, deployment)
     plan.actions.append(StartReplica(application.name, revision.number, deployment.name, rank, helper=True))

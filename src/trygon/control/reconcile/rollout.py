@@ -8,7 +8,7 @@ ready ones take their place, so that the number of ready replicas never falls be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -41,6 +41,10 @@ class Move(msgspec.Struct, frozen=True):
     #: The revision whose specification the replicas get.
     revision: Revision
     deployment: DeploymentSpec
+    #: How many replicas it shall have.
+    wanted: int
+    #: Requests in work by replica id, where those with the fewest go first; None lets the highest ranks go.
+    ongoing: Mapping[str, int] | None = None
     #: Those that go as others become ready.
     others: tuple[Replica, ...] = ()
     #: None starts all that is missing at once.
@@ -49,9 +53,8 @@ class Move(msgspec.Struct, frozen=True):
     joins: bool = False
 
 
-def limits_of(options: DeploymentOptions) -> Limits:
-    """Return the bounds that the options of the new revision set."""
-    wanted = options.num_replicas
+def limits_of(options: DeploymentOptions, wanted: int) -> Limits:
+    """Return the bounds that the options of the new revision set, where so many replicas are wanted."""
     if options.max_surge_percent is None:
         return Limits(extra=wanted, batch=wanted)
     return Limits(
@@ -64,13 +67,12 @@ def plan_move(
     application: Application, move: Move, now: float
 ) -> tuple[list[StartReplica], list[Replica], float | None]:
     """Return what to start, who is to go, and when to look again if a pause must end first."""
-    name, wanted = move.deployment.name, move.deployment.options.num_replicas
+    name, wanted = move.deployment.name, move.wanted
     generation = move.revision.generation(name)
     # Helpers come and go with the health of others.
     own = [r for r in application.of(name, generation) if r.live and not r.launch.is_helper]
-    new = [r for r in own if r.launch.rank < wanted]
-    # Ranks stay contiguous when a deployment shrinks: the highest go.
-    others = [r for r in own if r.launch.rank >= wanted] + [r for r in move.others if r.live]
+    new, surplus = _kept(own, move)
+    others = surplus + [r for r in move.others if r.live]
     leaving = sum(1 for r in move.others if not r.live)
     record = application.record(name, generation)
     is_moving = bool(others or leaving)
@@ -97,6 +99,25 @@ def plan_move(
     )
 
 
+def _kept(own: list[Replica], move: Move) -> tuple[list[Replica], list[Replica]]:
+    """Return who stays, and who is too many."""
+    ongoing = move.ongoing
+    if ongoing is None:
+        # Ranks stay contiguous when a deployment shrinks: the highest go.
+        kept = [r for r in own if r.launch.rank < move.wanted]
+        return kept, [r for r in own if r.launch.rank >= move.wanted]
+    # What starts has no request yet, and a start that is called off costs least.
+    own = sorted(
+        own,
+        key=lambda r: (
+            r.phase is ReplicaPhase.STARTING,
+            -ongoing.get(r.replica_id, 0),
+            r.launch.rank,
+        ),
+    )
+    return own[: move.wanted], own[move.wanted :]
+
+
 def _leavers(new: list[Replica], others: list[Replica], at_least: int) -> list[Replica]:
     """Return which of `others` may go while `at_least` stay ready."""
     idle = [r for r in others if r.phase is ReplicaPhase.STARTING]
@@ -112,4 +133,6 @@ def _free_ranks(new: list[Replica], others: Iterable[Replica], wanted: int) -> l
     """Return the ranks that nobody of `new` has, those that nobody has first."""
     taken = {r.launch.rank for r in new}
     shared = {r.launch.rank for r in others}
-    return sorted(set(range(wanted)) - taken, key=lambda rank: (rank in shared, rank))
+    free = sorted(set(range(wanted)) - taken, key=lambda rank: (rank in shared, rank))
+    # Where idle ones went first, those that stayed may have higher ranks.
+    return free[: max(0, wanted - len(new))]

@@ -130,10 +130,20 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
                 ReplicaTarget(r.replica_id, r.launch.address)
                 for r in sorted(replicas, key=lambda replica: replica.replica_id)
             ),
+            load_period_s=_load_period_s(application, name, number),
             unavailable=_unavailable(application, name, number) or _empty(name, options, replicas),
         )
         for (name, number), (options, replicas) in sorted(listed.items(), key=lambda item: item[0])
     )
+
+
+def _load_period_s(application: Application, deployment: str, revision: int) -> float:
+    """Callers of an older revision have load too, which counts for the one that serves."""
+    serving = application.serving
+    scaler = application.scalers.get((deployment, revision))
+    if scaler is None and serving is not None:
+        scaler = application.scaler(serving, deployment)
+    return 0.0 if scaler is None else scaler.period_s
 
 
 def _takers(application: Application, revision: Revision, deployment: str) -> list[Replica]:

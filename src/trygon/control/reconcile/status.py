@@ -6,6 +6,7 @@ from trygon.control.reconcile.deployment import max_failures
 from trygon.control.reconcile.health import describe_trouble, is_answering
 from trygon.control.reconcile.intensity import WINDOW_S, is_crash_looping
 from trygon.control.reconcile.replica import ReplicaPhase
+from trygon.control.scaler import Scaler
 from trygon.control.state import Application, Replica, Revision, StartRecord
 from trygon.engine.base import exclusive
 from trygon.spec.application import DeploymentSpec
@@ -37,6 +38,8 @@ _WORST_FIRST = (
     (DeploymentStatus.UPSCALING, ApplicationStatus.DEPLOYING),
     (DeploymentStatus.DOWNSCALING, ApplicationStatus.DEPLOYING),
 )
+#: What follows the load all day long does not make an application other than RUNNING, as in Ray Serve.
+_SCALING = (DeploymentStatus.UPSCALING, DeploymentStatus.DOWNSCALING)
 
 _NOT_ROUTED = "its replicas are ready, but not every ingress process routes to them yet"
 
@@ -51,7 +54,13 @@ def application_status(application: Application) -> ApplicationStatusOverview:
             deployments=_deleting(application),
         )
     deployments = {d.name: _deployment_status(application, revision, d) for d in revision.spec.deployments}
-    found = {overview.status for overview in deployments.values()}
+    found = {
+        overview.status
+        for overview in deployments.values()
+        if not (
+            overview.status in _SCALING and overview.status_trigger is DeploymentStatusTrigger.AUTOSCALING
+        )
+    }
     status = next((app for worst, app in _WORST_FIRST if worst in found), ApplicationStatus.RUNNING)
     message = _message(application, revision, deployments)
     if status is ApplicationStatus.RUNNING and not application.served:
@@ -131,17 +140,23 @@ def _judge_failed(application: Application, revision: Revision, deployment: Depl
 
 def _judge_serving(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
     """The revision takes requests; replicas may be missing, be too many, or have yesterday's options."""
-    name, wanted = deployment.name, deployment.options.num_replicas
+    name, wanted = deployment.name, application.count(revision, deployment)
     generation = revision.generation(name)
+    scaler = application.scaler(revision, name)
     # A helper of a blocked replica comes on top, and goes by itself.
     own = [r for r in application.of(name, generation) if not r.launch.is_helper]
     ready = [r for r in own if r.phase is ReplicaPhase.READY]
     record = application.record(name, generation)
-    before = revision.resized_from.get(name, wanted)
+    before = revision.resized_from.get(name, wanted) if scaler is None else scaler.before
+    cause = (
+        DeploymentStatusTrigger.CONFIG_UPDATE_STARTED
+        if scaler is None
+        else DeploymentStatusTrigger.AUTOSCALING
+    )
     if len(ready) < wanted:
-        progress = _progress(len(ready), wanted, record)
+        progress = "\n".join(filter(None, (_progress(len(ready), wanted, record), _waiting_room(scaler))))
         if before < wanted and not record.error:
-            return DeploymentStatus.UPSCALING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, progress
+            return DeploymentStatus.UPSCALING, cause, progress
         if is_crash_looping(record):
             progress += (
                 f"; it is crash-looping: too many replicas ended within {WINDOW_S:.0f} s, "
@@ -157,25 +172,42 @@ def _judge_serving(application: Application, revision: Revision, deployment: Dep
             f"replica {refused.replica_id} could not be reconfigured and serves on as it was:\n"
             f"{refused.config_error}",
         )
-    leaving = [r for r in own if r.phase is ReplicaPhase.DRAINING and r.launch.rank >= wanted]
-    if len(ready) > wanted or leaving:
+    leaving = [
+        r for r in own if r.phase is ReplicaPhase.DRAINING and (r.launch.rank >= wanted or scaler is not None)
+    ]
+    if len(ready) > wanted or (leaving and before > wanted):
         message = f"{len(ready) - wanted + len(leaving)} replicas too many finish their requests"
-        return DeploymentStatus.DOWNSCALING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, message
+        return DeploymentStatus.DOWNSCALING, cause, message
     old = sum(1 for r in ready if r.configured < revision.config(name))
     if old:
         message = f"{len(ready) - old} of {wanted} replicas are reconfigured"
         return DeploymentStatus.UPDATING, DeploymentStatusTrigger.CONFIG_UPDATE_STARTED, message
     trigger = DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED
+    message = _policy_problem(scaler)
     if before < wanted:
         trigger = DeploymentStatusTrigger.UPSCALE_COMPLETED
     elif before > wanted:
         trigger = DeploymentStatusTrigger.DOWNSCALE_COMPLETED
-    return DeploymentStatus.HEALTHY, trigger, ""
+    return DeploymentStatus.HEALTHY, trigger, message
+
+
+def _waiting_room(scaler: Scaler | None) -> str:
+    """Return who waits where there is no replica yet."""
+    if scaler is None or not scaler.queued:
+        return ""
+    return f"{scaler.queued:.0f} requests wait"
+
+
+def _policy_problem(scaler: Scaler | None) -> str:
+    if scaler is None or not scaler.policy_error:
+        return ""
+    last_line = scaler.policy_error.strip().rpartition("\n")[2]
+    return f"the autoscaling policy failed, and the number of replicas stays as it is: {last_line}"
 
 
 def _judge_coming(application: Application, revision: Revision, deployment: DeploymentSpec) -> _Judgement:
     """The revision is on its way; another may serve meanwhile."""
-    name, wanted = deployment.name, deployment.options.num_replicas
+    name, wanted = deployment.name, application.count(revision, deployment)
     generation = revision.generation(name)
     record = application.record(name, generation)
     progress = _progress(application.ready_count(deployment, generation), wanted, record)

@@ -1,0 +1,1 @@
+"""Autoscaling policies against traces of arrivals, in virtual time."""
