@@ -111,6 +111,31 @@ class BackPressureError(ServeError):
         return self.message
 
 
+class QueueWaitError(BackPressureError):
+    """The queue of an ingress holds as many requests as can be answered in the time a request may wait.
+
+    Args:
+        max_wait_s: That time; infinity when only the number is bounded.
+        status_code: The HTTP status an ingress answers with, 503 or 429.
+        retry_after_s: Seconds to wait before another try.
+    """
+
+    def __init__(
+        self, max_wait_s: float = 1.0, status_code: int = 503, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(0, 0, status_code, retry_after_s)
+        self.args = (max_wait_s, status_code, retry_after_s)
+        self.max_wait_s = max_wait_s
+
+    @property
+    def message(self) -> str:
+        """One sentence for logs and HTTP bodies."""
+        return (
+            "request dropped due to backpressure: as many requests are queued as are answered in "
+            f"{self.max_wait_s:g} s"
+        )
+
+
 class SerializationError(ServeError, TypeError):
     """An argument or a result cannot be sent to another process."""
 

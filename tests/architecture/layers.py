@@ -65,6 +65,8 @@ PURE = (
     "dataplane.balancing",
     "dataplane.poison",
     "dataplane.admission",
+    "dataplane.concurrency",
+    "dataplane.fairness",
 )
 
 IMPURE_MODULES = frozenset(

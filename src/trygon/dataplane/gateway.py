@@ -96,6 +96,9 @@ class Gateway(Protocol):
     def health(self) -> tuple[int, str]:
         """Return the status and text of /-/healthz."""
 
+    def is_full(self, route: RouteMatch) -> bool:
+        """Whether a request would be refused for want of room, whatever it says."""
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
+from trygon.dataplane.fairness import Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Lines
 from trygon.dataplane.messages import Evidence
@@ -31,6 +32,14 @@ class Withdrawable(Protocol):
 
 class Call(Protocol):
     """One request of a caller, from `Pool.submit` to its last frame."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Where it stands in a fair queue."""
+
+    @property
+    def due(self) -> float:
+        """Loop time after which it must not be started any more; 0 is never."""
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         """Send the request over `link`; called again on another link after a reject."""

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from trygon.dataplane.balancing import choose
+from trygon.dataplane.fairness import CallQueue, FairQueue
+from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.replay import ReplayDesk
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -33,6 +35,7 @@ class Pool:
         "_targeted",
         "_targets",
         "desk",
+        "gate",
         "key",
         "links",
         "num_replicas",
@@ -46,6 +49,7 @@ class Pool:
         connect: Callable[[Pool, str, str], ReplicaLink],
         on_busy: Callable[[], None],
         on_orphan: Callable[[PoolKey, Call], None],
+        gate: Gate | None = None,
     ) -> None:
         self.key = key
         self._connect = connect
@@ -55,9 +59,11 @@ class Pool:
         self._targets: DeploymentTargets | None = None
         self.links: list[ReplicaLink] = []
         #: Requests not started yet, oldest first; never longer than max_queued_requests when that is set.
-        self.waiting: OrderedDict[Call, None] = OrderedDict()
+        self.waiting: CallQueue[Call] = OrderedDict()
         #: Requests that a replica did not take, in the order of their rejects; they go before `waiting`.
         self.returned: OrderedDict[Call, None] = OrderedDict()
+        #: Of an ingress: who may wait.
+        self.gate = gate
         #: Requests for one replica only that wait for room there; rare, so a plain list.
         self._targeted: list[tuple[ReplicaLink, Call]] = []
         #: Most replicas that the table ever listed.
@@ -83,6 +89,10 @@ class Pool:
     def update(self, targets: DeploymentTargets) -> None:
         """Connect to new replicas, leave the ones that are gone."""
         self._targets = targets
+        if self.gate is not None:
+            self.gate.configure(targets)
+        if targets.queue.is_fair:
+            self.order_fairly()
         self.num_replicas = max(self.num_replicas, len(targets.replicas))
         listed = {target.replica_id: target for target in targets.replicas}
         for link in self.links:
@@ -144,6 +154,31 @@ class Pool:
         for call in waiting:
             call.on_refused(error)
 
+    # ---- the queue
+
+    @property
+    def num_queued(self) -> int:
+        """Requests that no replica has begun."""
+        queued = len(self.waiting) + len(self.returned)
+        return queued + self.desk.num_held if self.desk is not None else queued
+
+    @property
+    def num_slots(self) -> int:
+        """Requests that the replicas together work on at a time."""
+        return self.max_ongoing_requests * len(self.links)
+
+    @property
+    def fair_queue(self) -> FairQueue[Call] | None:
+        """The queue, when tenants take turns in it."""
+        return self.waiting if isinstance(self.waiting, FairQueue) else None
+
+    def order_fairly(self) -> None:
+        """Let tenants take turns, and priorities go first, from now on."""
+        if not isinstance(self.waiting, FairQueue):
+            before, self.waiting = self.waiting, FairQueue()
+            for call in before:
+                self.waiting[call] = None
+
     # ---- requests
 
     def submit(self, call: Call) -> None:
@@ -161,7 +196,18 @@ class Pool:
                 link.begin(call)
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
+            if self.gate is not None:
+                self._watch_queue(self.gate)
             self.waiting[call] = None
+
+    def _watch_queue(self, gate: Gate) -> None:
+        """Measure from here on how fast it drains, if a first request comes to wait."""
+        if not self.waiting and not self.returned and self._is_reachable:
+            gate.begin()
+
+    @property
+    def _is_reachable(self) -> bool:
+        return any(link.is_open for link in self.links)
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -174,20 +220,25 @@ class Pool:
     def is_over_bound(self, call: Call) -> bool:
         """Refuse `call` if the queue is as long as this caller's may be."""
         targets = self._targets
-        queued = len(self.waiting) + len(self.returned)
-        if self.desk is not None:
-            queued += self.desk.num_held
-        if targets is None or not 0 <= targets.max_queued_requests <= queued:
+        if targets is None or targets.max_queued_requests < 0:
             return False
-        call.on_refused(
-            BackPressureError(
-                queued,
-                targets.max_queued_requests,
-                targets.backpressure_status_code,
-                targets.backpressure_retry_after_s,
-            )
+        queued = self.num_queued
+        if queued < targets.max_queued_requests:
+            return False
+        after_s = targets.backpressure_retry_after_s
+        if after_s is None and self.gate is not None:
+            after_s = self.gate.retry_after_s(queued)
+        error = BackPressureError(
+            queued, targets.max_queued_requests, targets.backpressure_status_code, after_s
         )
-        return True
+        fair = self.fair_queue
+        victim = fair.victim_for(call.ticket) if fair is not None else None
+        if victim is None:
+            call.on_refused(error)
+            return True
+        self.withdraw(victim)
+        victim.on_refused(error)
+        return False
 
     def submit_to(self, link: ReplicaLink, call: Call) -> None:
         """Start `call` on `link` as soon as it has room."""
@@ -214,7 +265,11 @@ class Pool:
             link = choose(self.links, _randbits(32))
             if link is None:
                 return
-            call, _ = (self.returned or self.waiting).popitem(last=False)
+            self._start_next(link)
+
+    def _start_next(self, link: ReplicaLink) -> None:
+        call, _ = (self.returned or self.waiting).popitem(last=False)
+        if self.gate is None or self.gate.may_start(call):
             link.begin(call)
 
     def _pump_targeted(self, link: ReplicaLink) -> None:
@@ -234,13 +289,14 @@ class Pool:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            call, _ = (self.returned or self.waiting).popitem(last=False)
-            link.begin(call)
+            self._start_next(link)
         if link.is_leaving:
             link.close_if_idle()
 
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
         """Send a rejected request elsewhere; it keeps its place before those that were never sent."""
+        if self.gate is not None:
+            self.gate.undo_start()
         call.on_moved(self)
         if getattr(call, "is_targeted", False):
             if link.is_leaving:
@@ -253,6 +309,8 @@ class Pool:
         elif self.desk is not None and self.desk.take_back(call):
             pass
         elif not self.is_unavailable(call) and not self.is_over_bound(call):
+            if self.gate is not None:
+                self._watch_queue(self.gate)
             self.returned[call] = None
             self.pump()
         link.close_if_idle()
@@ -290,6 +348,8 @@ class Pool:
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""
         self._refuse_targeted(link)
+        if self.gate is not None and not self._is_reachable:
+            self.gate.pause()
         if link in self.links and self._targets is not None:
             self.links.remove(link)
             for target in self._targets.replicas:

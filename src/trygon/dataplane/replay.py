@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Protocol, cast
 
 from trygon.dataplane.balancing import choose
+from trygon.dataplane.fairness import CallQueue, Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
@@ -43,7 +44,7 @@ class DeskPool(Withdrawable, Protocol):
     links: list[ReplicaLink]
     #: Requests that wait for any replica, before those that were never sent.
     returned: OrderedDict[Call, None]
-    waiting: OrderedDict[Call, None]
+    waiting: CallQueue[Call]
     #: Most replicas there ever were.
     num_replicas: int
     #: The desk, while it takes every request.
@@ -98,6 +99,14 @@ class _Tracked:
         self.until = 0.0
 
     # ---- links.Call
+
+    @property
+    def ticket(self) -> Ticket:
+        return self.call.ticket
+
+    @property
+    def due(self) -> float:
+        return self.call.due
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 
 from trygon.dataplane.frames import FrameKind, encode
+from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.pool import Pool, PoolKey
 from trygon.errors import DeploymentUnavailableError, ServeError
@@ -27,8 +28,10 @@ CONNECT_BACKOFF_S = (0.01, 0.5)
 class Router:
     """Turns (application, deployment, revision) into a replica."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_ingress: bool = False) -> None:
         self.loop = loop
+        #: Requests from outside come here: how many may wait is bounded.
+        self._is_ingress = is_ingress
         self.table = RoutingTable()
         self._applications: dict[str, ApplicationRoute] = {}
         self._pools: dict[PoolKey, Pool] = {}
@@ -53,13 +56,17 @@ class Router:
             keys.add(key)
             pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[key] = Pool(key, self._connect, self._watch, self._send_again)
+                pool = self._pools[key] = self._new_pool(key)
             pool.hear_deaths(table.deaths)
             pool.update(targets)
         for key in [key for key in self._pools if key not in keys]:
             self._drop(key)
         listed = {target.replica_id for targets in table.deployments for target in targets.replicas}
         self._failures = {name: n for name, n in self._failures.items() if name in listed}
+
+    def _new_pool(self, key: PoolKey) -> Pool:
+        gate = Gate(self.loop.time) if self._is_ingress else None
+        return Pool(key, self._connect, self._watch, self._send_again, gate)
 
     def _drop(self, key: PoolKey) -> None:
         for call in self._pools.pop(key).close():
@@ -90,8 +97,8 @@ class Router:
                 return pool
             if not self.table.version:
                 # A replica may call before the first table arrives; the call waits for it.
-                pool = self._pools[app_name, deployment, revision] = Pool(
-                    (app_name, deployment, revision), self._connect, self._watch, self._send_again
+                pool = self._pools[app_name, deployment, revision] = self._new_pool(
+                    (app_name, deployment, revision)
                 )
                 return pool
         app = self._applications.get(app_name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.gateway import Failure, ResponseSink, RouteMatch, Upstream
 from trygon.dataplane.http_call import HttpCall
 from trygon.dataplane.messages import HttpMeta
@@ -116,6 +117,12 @@ class RouterGateway:
             return 503, "Route table is not populated yet."
         return 200, "success"
 
+    def is_full(self, route: RouteMatch) -> bool:
+        pool = self._router.known_pool(route.app_name, route.deployment, route.revision)
+        if pool is None or pool.gate is None or not pool.waiting or pool.desk is not None:
+            return False
+        return pool.gate.is_full(pool)
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:
@@ -128,6 +135,20 @@ class RouterGateway:
             # ASGI: the path holds the root path, which a proxy in front has cut off.
             meta.path = self._root_path + meta.path
             meta.raw_path = self._root_path.encode() + meta.raw_path
+        gate = pool.gate
+        if gate is None or not (meta.timeout_s or gate.is_fair or pool.waiting):
+            call = HttpCall(pool, meta, body, more, sink)
+            pool.submit(call)
+            return call
+        ticket = gate.ticket(meta) if gate.is_fair else PLAIN
+        if pool.waiting:
+            failure = gate.refusal(pool, meta.timeout_s, ticket)
+            if failure is not None:
+                sink.on_failure(failure)
+                return _REFUSED
         call = HttpCall(pool, meta, body, more, sink)
+        call.ticket = ticket
+        if meta.timeout_s:
+            call.due = self._router.loop.time() + meta.timeout_s
         pool.submit(call)
         return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.handle_calls import Outcome, UnaryCall
 from trygon.dataplane.links import ReplicaLink, Withdrawable
 from trygon.dataplane.pool import Pool
@@ -149,6 +150,9 @@ class _Reservation:
     """Stands in the pool's queue for a request to come."""
 
     __slots__ = ("_selection",)
+
+    ticket = PLAIN
+    due = 0.0
 
     def __init__(self, selection: ReplicaSelection) -> None:
         self._selection = selection

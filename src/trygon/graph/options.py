@@ -18,6 +18,7 @@ from trygon.spec.options import (
     BackpressureConfig,
     DeploymentActorConfig,
     GangSchedulingConfig,
+    RequestQueueConfig,
     RequestRouterConfig,
 )
 from trygon.spec.validation import (
@@ -70,6 +71,7 @@ class DeploymentArguments(TypedDict, total=False):
     deployment_actors: list[dict[str, Any] | DeploymentActorConfig] | None
     rolling_update_percentage: float
     max_surge_percent: int
+    request_queue_config: dict[str, Any] | RequestQueueConfig | None
 
 
 def option_names() -> tuple[str, ...]:
@@ -97,10 +99,13 @@ _CHECKS = {
     "deployment_actors": optional(list_of(options_of(DeploymentActorConfig))),
     "rolling_update_percentage": number(0, 1, above=True),
     "max_surge_percent": integer(0, 100),
+    "request_queue_config": options_of(RequestQueueConfig),
 }
 _PLACEMENT = ("placement_group_bundles", "placement_group_strategy", "placement_group_bundle_label_selector")
 #: None means the default here, as in Ray Serve.
-_NONE_IS_DEFAULT = frozenset({"num_replicas", "backpressure_config", "request_router_config", *_PLACEMENT})
+_NONE_IS_DEFAULT = frozenset(
+    {"num_replicas", "backpressure_config", "request_router_config", "request_queue_config", *_PLACEMENT}
+)
 
 
 def check_option(name: str, value: object) -> None:
@@ -217,6 +222,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
     """Turn what `checked_options` returned into the values that everyone else reads."""
     actor = read_actor_options(options["ray_actor_options"])
     backpressure: BackpressureConfig = options.get("backpressure_config") or BackpressureConfig()
+    queue: RequestQueueConfig = options.get("request_queue_config") or RequestQueueConfig()
     scaling: AutoscalingConfig | None = options.get("autoscaling_config")
     log: LoggingConfig | None = options.get("logging_config")
     same_name = {name: options[name] for name in _SAME_NAME if name in options}
@@ -225,6 +231,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         num_replicas=_replicas(options.get("num_replicas", 1), scaling),
         backpressure_status_code=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
+        queue=queue.policy(),
         resources=actor.resources,
         env_vars=actor.env_vars,
         working_dir=actor.working_dir,

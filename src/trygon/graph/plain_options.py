@@ -12,7 +12,7 @@ __all__ = ["plain_options"]
 _ELSEWHERE = frozenset(
     {
         *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "working_dir", "inert"),
-        *("backpressure_status_code", "backpressure_retry_after_s"),
+        *("backpressure_status_code", "backpressure_retry_after_s", "queue"),
     }
 )
 #: In `inert`, but given with `ray_actor_options`.
@@ -44,7 +44,16 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     if options.backpressure_retry_after_s is not None:
         backpressure["retry_after_s"] = options.backpressure_retry_after_s
     actor = _actor_options(options)
-    grouped = {"backpressure_config": backpressure, "ray_actor_options": actor}
+    queue = {
+        name: getattr(options.queue, name)
+        for name in options.queue.__struct_fields__
+        if getattr(options.queue, name) != getattr(default.queue, name)
+    }
+    grouped = {
+        "backpressure_config": backpressure,
+        "request_queue_config": queue,
+        "ray_actor_options": actor,
+    }
     plain.update({name: value for name, value in grouped.items() if value})
     if options.logging is not None:
         plain["logging_config"] = {k: v for k, v in options.logging.items() if v is not None}

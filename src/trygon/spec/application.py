@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from trygon.spec.queueing import QueuePolicy
+
 __all__ = [
     "ApplicationSpec",
     "CodeLocation",
@@ -39,6 +41,8 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
     #: Status (503 or 429) and Retry-After seconds of a refusal at the HTTP ingress.
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None
+    #: How long requests from outside may wait, and in which order.
+    queue: QueuePolicy = QueuePolicy()
     #: Any JSON value; given to ``reconfigure`` after the constructor.
     user_config: Any = None
     health_check_period_s: float = 10.0

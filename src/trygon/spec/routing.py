@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from trygon.spec.queueing import QueuePolicy
+
 __all__ = [
     "ApplicationRoute",
     "DeathCause",
@@ -52,6 +54,7 @@ class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_requests: int = -1
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None
+    queue: QueuePolicy = QueuePolicy()
     #: Ready replicas only, ordered by id.
     replicas: tuple[ReplicaTarget, ...] = ()
     #: Why nothing runs (a failed or deleting deployment); empty while requests may wait for a replica.

@@ -115,6 +115,7 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
             max_queued_requests=options.max_queued_requests,
             backpressure_status_code=options.backpressure_status_code,
             backpressure_retry_after_s=options.backpressure_retry_after_s,
+            queue=options.queue,
             replicas=tuple(
                 ReplicaTarget(r.replica_id, r.launch.address)
                 for r in sorted(replicas, key=lambda replica: replica.replica_id)

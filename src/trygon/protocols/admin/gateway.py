@@ -130,6 +130,9 @@ class AdminGateway:
     def health(self) -> tuple[int, str]:
         return 200, "success"
 
+    def is_full(self, route: RouteMatch) -> bool:
+        return False
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:

@@ -164,7 +164,8 @@ class HttpConnection(AnsweringConnection):
             return
         if head.expects_continue and not data and not self._parser.buffered:
             is_own = head.is_own and front.settings.own_paths
-            if is_own or front.gateway.match(head.path) is None:
+            route = None if is_own else front.gateway.match(head.path)
+            if route is None or front.gateway.is_full(route):
                 # The client waits for a word before it sends the body: the final one will do.
                 self._dispatch(b"", more=False)
                 return
