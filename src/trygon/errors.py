@@ -6,6 +6,7 @@ TrygonError
 │   │   └── PoisonRequestError        requests like this one have ended replicas
 │   ├── ReplicaUnavailableError       the chosen replica cannot be reached
 │   ├── BackPressureError             a bounded queue is full
+│   │   └── QueueWaitError            at an ingress: with more than is answered in the time a request may wait
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
 │   ├── ConfigError                   a configuration file has mistakes (also a ValueError)
@@ -27,6 +28,7 @@ __all__ = [
     "DeploymentUnavailableError",
     "InstanceError",
     "PoisonRequestError",
+    "QueueWaitError",
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["MAX_KEYS", "PLAIN", "CallQueue", "FairQueue", "Ticket"]
+__all__ = ["MAX_KEYS", "PLAIN", "CallQueue", "FairQueue", "Ticket", "Ticketed"]
 
 #: Keys that have a queue of their own; the requests of all others share one. A client that makes up a key for each
 #: request gets no more than that.

@@ -35,6 +35,9 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
     response_serialization: str = "cloudpickle"
     #: Whether a call whose replica died unanswered is made once more; not an option of Ray Serve's.
     retryable: bool = False
+    #: Where a call stands while it waits for a replica; greater goes first, and keys take turns. Not Ray Serve's.
+    priority: int = 0
+    fairness_key: str = ""
 
 
 _DEFAULTS = HandleOptions()
@@ -137,6 +140,8 @@ class DeploymentHandle:
         request_serialization: str | None = None,
         response_serialization: str | None = None,
         retryable: bool | None = None,
+        priority: int | None = None,
+        fairness_key: str | None = None,
         _prefer_local_routing: bool | None = None,
         _by_reference: bool | None = None,
     ) -> DeploymentHandle:
@@ -151,10 +156,15 @@ class DeploymentHandle:
             response_serialization: As `request_serialization`, for the result.
             retryable: Whether a call may be made once more on another replica when its replica died before
                 it answered, or before a stream's first item; for calls that do no more when made twice.
+                Such repeats are at most a tenth of the calls, and what one replica can have in work, in
+                10 seconds. Not an option of Ray Serve's.
+            priority: Among calls of this process that wait for a replica, greater goes first; 0 by default.
+                Not an option of Ray Serve's.
+            fairness_key: Whose call it is: of calls of one priority that wait, the keys take turns.
                 Not an option of Ray Serve's.
 
         Raises:
-            ValueError: An unknown serialization.
+            ValueError: An unknown serialization, or a priority that is no whole number.
             TypeError: An option that a handle does not have.
         """
         for value in (request_serialization, response_serialization):
@@ -162,6 +172,8 @@ class DeploymentHandle:
                 raise ValueError(
                     f"unknown serialization {value!r}; choose one of {', '.join(SERIALIZATIONS)}"
                 )
+        if priority is not None and type(priority) is not int:
+            raise ValueError(f"priority must be a whole number (greater goes first), not {priority!r}")
         given = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
@@ -170,6 +182,8 @@ class DeploymentHandle:
             "request_serialization": request_serialization,
             "response_serialization": response_serialization,
             "retryable": retryable,
+            "priority": priority,
+            "fairness_key": fairness_key,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         changed = msgspec.structs.replace(self._options, **changes)
@@ -231,6 +245,8 @@ class DeploymentHandle:
             )
         call = StreamCall(meta, None) if options.stream else UnaryCall(meta, None)
         call.is_retryable = options.retryable
+        if options.priority or options.fairness_key:
+            call.ticket = (options.priority, options.fairness_key)
         if context is not None:
             if context.children is None:
                 context.children = set()

@@ -224,6 +224,11 @@ class ReplicaLink(FrameConnection):
             self.loop.call_soon_threadsafe(self.abort)
 
     @property
+    def num_begun(self) -> int:
+        """Requests ever sent."""
+        return self._next_stream - 1
+
+    @property
     def num_open(self) -> int:
         """Streams that still expect frames."""
         return len(self._streams)

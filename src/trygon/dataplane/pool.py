@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from trygon.dataplane.balancing import choose
-from trygon.dataplane.fairness import CallQueue, FairQueue
+from trygon.dataplane.fairness import PLAIN, CallQueue, FairQueue
 from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.replay import ReplayDesk
@@ -30,6 +30,7 @@ class Pool:
         "_deaths",
         "_desk",
         "_is_closed",
+        "_num_started_before",
         "_on_busy",
         "_on_orphan",
         "_targeted",
@@ -68,6 +69,8 @@ class Pool:
         self._targeted: list[tuple[ReplicaLink, Call]] = []
         #: Most replicas that the table ever listed.
         self.num_replicas = 0
+        #: Of `num_started`, those of links that are gone.
+        self._num_started_before = 0
         self._deaths: tuple[ReplicaDeath, ...] = ()
         #: Made by the first death.
         self._desk: ReplayDesk | None = None
@@ -100,6 +103,7 @@ class Pool:
                 link.max_ongoing = targets.max_ongoing_requests
         for link in [link for link in self.links if link.replica_id not in listed]:
             self.links.remove(link)
+            self._num_started_before += link.num_begun
             self._dismiss(link)
         known = {link.replica_id for link in self.links}
         for target in targets.replicas:
@@ -165,7 +169,16 @@ class Pool:
     @property
     def num_slots(self) -> int:
         """Requests that the replicas together work on at a time."""
+        targets = self._targets
+        if targets is not None and targets.tunes_ongoing_requests:
+            # Only the replicas know; while requests wait they work on all they take.
+            return sum(link.ongoing for link in self.links)
         return self.max_ongoing_requests * len(self.links)
+
+    @property
+    def num_started(self) -> int:
+        """Requests ever sent to a replica, those that came back included."""
+        return self._num_started_before + sum(link.num_begun for link in self.links)
 
     @property
     def fair_queue(self) -> FairQueue[Call] | None:
@@ -198,6 +211,8 @@ class Pool:
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             if self.gate is not None:
                 self._watch_queue(self.gate)
+            if call.ticket is not PLAIN:
+                self.order_fairly()
             self.waiting[call] = None
 
     def _watch_queue(self, gate: Gate) -> None:
@@ -352,6 +367,7 @@ class Pool:
             self.gate.pause()
         if link in self.links and self._targets is not None:
             self.links.remove(link)
+            self._num_started_before += link.num_begun
             for target in self._targets.replicas:
                 if target.replica_id == link.replica_id:
                     self.links.append(self._connect(self, target.replica_id, target.address))

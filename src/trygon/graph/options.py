@@ -35,6 +35,8 @@ from trygon.spec.validation import (
 )
 
 __all__ = [
+    "AUTO",
+    "MAX_AUTO_ONGOING",
     "DeploymentArguments",
     "announce_inert",
     "check_option",
@@ -56,7 +58,7 @@ class DeploymentArguments(TypedDict, total=False):
     placement_group_bundle_label_selector: list[dict[str, str]] | None
     max_replicas_per_node: int | None
     user_config: Any
-    max_ongoing_requests: int
+    max_ongoing_requests: int | str
     max_queued_requests: int
     backpressure_config: dict[str, Any] | BackpressureConfig | None
     autoscaling_config: dict[str, Any] | AutoscalingConfig | None
@@ -79,12 +81,20 @@ def option_names() -> tuple[str, ...]:
     return tuple(DeploymentArguments.__annotations__)
 
 
+#: Of `max_ongoing_requests`: each replica learns how many it should work on.
+AUTO = "auto"
+#: Most requests that such a replica works on at a time; a replica that runs synchronous code has as many threads.
+MAX_AUTO_ONGOING = 256
+
 _CHECKS = {
     "num_replicas": Check("an integer of 1 or more, 'auto', or None", integer(1).convert),
     "ray_actor_options": Check("a dict or None", check_actor_options),
     "max_replicas_per_node": optional(integer(1, 100)),
     "user_config": json_value,
-    "max_ongoing_requests": integer(1),
+    "max_ongoing_requests": Check(
+        "an integer of 1 or more, or 'auto'",
+        lambda value: value if isinstance(value, str) and value == AUTO else integer(1).convert(value),
+    ),
     "max_queued_requests": Check("an integer of 1 or more, or -1 for no limit", integer(1, also=-1).convert),
     "backpressure_config": options_of(BackpressureConfig),
     "autoscaling_config": optional(options_of(AutoscalingConfig)),
@@ -226,6 +236,8 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
     scaling: AutoscalingConfig | None = options.get("autoscaling_config")
     log: LoggingConfig | None = options.get("logging_config")
     same_name = {name: options[name] for name in _SAME_NAME if name in options}
+    if same_name.get("max_ongoing_requests") == AUTO:
+        same_name.update(max_ongoing_requests=MAX_AUTO_ONGOING, tunes_ongoing_requests=True)
     return DeploymentOptions(
         **same_name,
         num_replicas=_replicas(options.get("num_replicas", 1), scaling),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trygon.graph.options import AUTO
 from trygon.spec.application import DeploymentOptions, ResourceRequest
 
 __all__ = ["plain_options"]
@@ -13,6 +14,7 @@ _ELSEWHERE = frozenset(
     {
         *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "working_dir", "inert"),
         *("backpressure_status_code", "backpressure_retry_after_s", "queue"),
+        "tunes_ongoing_requests",
     }
 )
 #: In `inert`, but given with `ray_actor_options`.
@@ -38,6 +40,8 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     for name in DeploymentOptions.__struct_fields__:
         if name not in _ELSEWHERE and getattr(options, name) != getattr(default, name):
             plain[name] = getattr(options, name)
+    if options.tunes_ongoing_requests:
+        plain["max_ongoing_requests"] = AUTO
     backpressure: dict[str, Any] = {}
     if options.backpressure_status_code != default.backpressure_status_code:
         backpressure["status_code"] = options.backpressure_status_code

@@ -16,6 +16,7 @@ from trygon.spec.options import (
     GangPlacementStrategy,
     GangRuntimeFailurePolicy,
     GangSchedulingConfig,
+    RequestQueueConfig,
     RequestRouterConfig,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "GangSchedulingConfig",
     "HTTPOptions",
     "ProxyLocation",
+    "RequestQueueConfig",
     "RequestRouterConfig",
     "gRPCOptions",
 ]

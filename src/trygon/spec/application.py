@@ -36,6 +36,8 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     num_replicas: int = 1
     max_ongoing_requests: int = 5
+    #: Whether each replica learns how many it should work on; `max_ongoing_requests` is the most then.
+    tunes_ongoing_requests: bool = False
     #: Requests that may wait in each caller; -1 is unbounded.
     max_queued_requests: int = -1
     #: Status (503 or 429) and Retry-After seconds of a refusal at the HTTP ingress.

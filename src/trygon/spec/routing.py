@@ -51,6 +51,8 @@ class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     revision: int
     max_ongoing_requests: int
+    #: Whether the replicas take fewer, as they learn how many they should work on.
+    tunes_ongoing_requests: bool = False
     max_queued_requests: int = -1
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
@@ -78,6 +79,10 @@ class Link:
         self.cancelled: list[int] = []
 
     @property
+    def num_begun(self) -> int:
+        return self.num
+
+    @property
     def pool(self) -> Pool:
         return self.world.pool
 
@@ -143,6 +148,8 @@ class Request:
         self.pool: Withdrawable | None = None
         self.link: Any = None
         self.heard: list[Any] = []
+        self.ticket = PLAIN
+        self.due = 0.0
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link

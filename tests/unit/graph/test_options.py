@@ -299,8 +299,8 @@ def test_the_caller_s_own_dict_is_not_touched() -> None:
     assert {"num_gpus": 1} == options
 
 
-def test_the_names_of_the_options_are_those_of_ray_serve() -> None:
-    assert {
+def test_the_names_of_the_options_are_those_of_ray_serve_and_one_of_our_own() -> None:
+    assert {"request_queue_config"} | {
         "name", "version", "num_replicas", "ray_actor_options", "placement_group_bundles",
         "placement_group_strategy", "placement_group_bundle_label_selector", "max_replicas_per_node",
         "user_config", "max_ongoing_requests", "max_queued_requests", "backpressure_config",
