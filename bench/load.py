@@ -128,6 +128,8 @@ def finish(load: Load) -> list[Sample]:
         raise BenchError(f"the sender did not end; {load.child.last_words()}") from error
     finally:
         load.child.end(grace_s=1)
+        if load.child.process.stdout is not None:
+            load.child.process.stdout.close()
     if load.child.process.returncode != 0:
         raise BenchError(
             f"the sender ended with status {load.child.process.returncode}; {load.child.last_words()}"
