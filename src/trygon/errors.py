@@ -132,6 +132,8 @@ class QueueWaitError(BackPressureError):
     @property
     def message(self) -> str:
         """One sentence for logs and HTTP bodies."""
+        if self.max_wait_s == float("inf"):
+            return "request dropped due to backpressure: as many requests are queued as the ingress holds"
         return (
             "request dropped due to backpressure: as many requests are queued as are answered in "
             f"{self.max_wait_s:g} s"

@@ -179,12 +179,15 @@ class Gate:
         victim.on_refused(QueueWaitError(self._max_wait_s, self._status, self._after_s(num_queued, rate)))
         return None
 
-    def is_full(self, queue: GatedQueue) -> bool:
-        """Whether a newcomer is refused whoever it is."""
+    def full(self, queue: GatedQueue) -> Failure | None:
+        """Return the answer to a newcomer that is refused whoever it is, None when that depends or there is room."""
         if queue.fair_queue is not None:
-            return False
-        bound = queue_bound(self._rate.per_s(self._now()), queue.num_slots, self._max_wait_s)
-        return queue.num_queued >= bound
+            return None
+        rate, num_queued = self._rate.per_s(self._now()), queue.num_queued
+        if num_queued < queue_bound(rate, queue.num_slots, self._max_wait_s):
+            return None
+        self.num_refused += 1
+        return self._full(self._after_s(num_queued, rate))
 
     def retry_after_s(self, num_queued: int) -> float:
         """Return what a client that is refused now is told to wait."""

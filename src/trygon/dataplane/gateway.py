@@ -96,8 +96,8 @@ class Gateway(Protocol):
     def health(self) -> tuple[int, str]:
         """Return the status and text of /-/healthz."""
 
-    def is_full(self, route: RouteMatch) -> bool:
-        """Whether a request would be refused for want of room, whatever it says."""
+    def full(self, route: RouteMatch) -> Failure | None:
+        """Return how a request is refused for want of room, whatever it says; None when it may be opened."""
 
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink

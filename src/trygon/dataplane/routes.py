@@ -117,11 +117,11 @@ class RouterGateway:
             return 503, "Route table is not populated yet."
         return 200, "success"
 
-    def is_full(self, route: RouteMatch) -> bool:
+    def full(self, route: RouteMatch) -> Failure | None:
         pool = self._router.known_pool(route.app_name, route.deployment, route.revision)
         if pool is None or pool.gate is None or not pool.waiting or pool.desk is not None:
-            return False
-        return pool.gate.is_full(pool)
+            return None
+        return pool.gate.full(pool)
 
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink

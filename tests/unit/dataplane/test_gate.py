@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import pytest
 
+from trygon.dataplane import gate as gate_module
+from trygon.dataplane.admission import MAX_QUEUED
 from trygon.dataplane.frames import FrameKind
 from trygon.dataplane.gate import Gate
 from trygon.dataplane.gateway import Failure
@@ -160,7 +162,7 @@ class Ingress:
     def is_full(self) -> bool:
         match = self.gateway.match("/")
         assert match is not None
-        return self.gateway.is_full(match)
+        return self.gateway.full(match) is not None
 
 
 def waiting(ingress: Ingress) -> int:
@@ -272,6 +274,38 @@ def test_a_request_whose_time_is_over_never_starts() -> None:
     assert SLOTS == ingress.link.ongoing
     assert 0 == next_one.status
     assert 0 == waiting(ingress)
+
+
+def test_a_queue_without_a_bound_in_seconds_holds_ten_thousand() -> None:
+    ingress = Ingress(queue=QueuePolicy(max_wait_s=NO_WAIT_BOUND))
+    ingress.fill(SLOTS + MAX_QUEUED)
+
+    refused = ingress.ask().failure
+
+    assert MAX_QUEUED == waiting(ingress)
+    assert refused is not None
+    assert "as the ingress holds" in refused.reason
+
+
+def test_an_evicted_request_is_told_the_same_as_a_refused_one() -> None:
+    ingress = Ingress(queue=QueuePolicy(fairness_key="header:x-tenant"), backpressure_status_code=429)
+    evicted = ingress.fill(SLOTS + 100, "big")[-1]
+    ingress.ask("small")
+    refused = ingress.ask("big")
+
+    assert evicted.failure is not None
+    assert refused.failure is not None
+    assert 429 == evicted.status
+    assert evicted.failure.reason == refused.failure.reason
+    assert (evicted.failure.retry_after_s or 0) >= 1
+
+
+def test_refusals_that_are_kept_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_MAX_KEPT_REFUSALS", 1)
+    ingress = Ingress()
+    ingress.fill(SLOTS + 100)
+
+    assert {503} == {client.status for client in ingress.fill(20)}
 
 
 def test_what_a_replica_rejects_keeps_its_place_and_does_not_count_as_drained() -> None:
