@@ -32,8 +32,9 @@ _MEMORY_S = 2.0
 _MAX_FORGOTTEN = 0.05
 #: Less waiting than this says nothing: the requests of a batch leave within a millisecond.
 _MIN_MEASURED_S = 0.25
-#: The bound is filled to this share, so that an estimate that is a little too high does not break the promise.
-_FILL = 0.9
+#: The bound is filled to this share: a queue drains by a tenth slower or faster from second to second, and the promise
+#: is about the slowest.
+_FILL = 0.8
 #: A request that would be late even if the queue went so much faster than measured is late.
 _HASTE = 1.25
 

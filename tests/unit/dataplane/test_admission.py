@@ -107,8 +107,8 @@ def test_what_a_replica_did_not_take_has_not_left() -> None:
     [
         (None, 5, 1.0, UNMEASURED_BOUND),
         (None, 400, 1.0, 400),
-        (250.0, 5, 1.0, 225),
-        (250.0, 5, 4.0, 900),
+        (250.0, 5, 1.0, 200),
+        (250.0, 5, 4.0, 800),
         (0.5, 5, 1.0, 5),
         (0.001, 0, 1.0, 1),
         (1e9, 5, 1.0, MAX_QUEUED),
