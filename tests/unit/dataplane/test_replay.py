@@ -614,3 +614,17 @@ def test_a_real_loop_runs_the_desk() -> None:
         return request.heard
 
     assert ["answer"] == asyncio.run(run())
+
+
+def test_no_more_is_sent_again_than_the_budget_allows() -> None:
+    world = World(1)
+    link = world.links["r0"]
+    link.max_ongoing = 1000
+    requests = [world.send(b"%d" % number) for number in range(150)]
+
+    world.kill(link, DeathCause.OUTSIDE)
+
+    lost = [request for request in requests if request.is_over]
+    assert 50 == len(lost), "one replica's worth, 100, needs nobody to have earned it"
+    assert {"lost r0"} == {str(request.heard[0]) for request in lost}
+    assert 100 == world.pool.num_queued
