@@ -394,6 +394,16 @@ def test_a_small_tenant_starts_next_while_another_floods(source: str) -> None:
     assert 200 == small.status
 
 
+def test_requests_that_do_not_say_whose_they_are_are_one_tenant() -> None:
+    ingress = Ingress(queue=QueuePolicy(fairness_key="header:x-nobody-sends-it"))
+    asked = ingress.fill(SLOTS + 3, "one") + ingress.fill(3, "two")
+
+    for _ in range(SLOTS + 3):
+        ingress.link.finish()
+
+    assert [200] * (SLOTS + 3) + [0] * 3 == [client.status for client in asked]
+
+
 def test_the_operators_names_of_priorities_count_and_no_others() -> None:
     policy = QueuePolicy(priority="header:x-priority", priorities={"high": 1, "low": -1})
     ingress = Ingress(queue=policy)
