@@ -33,6 +33,7 @@ SCENARIOS = {
     "replica-kill": ("replica_kill", "run_replica_kill", "replicas killed, frozen and blocked under load"),
     "ingress-kill": ("family_kill", "run_ingress_kill", "kill -9 of the ingress, again and again"),
     "supervisor-kill": ("family_kill", "run_supervisor_kill", "kill -9 of the supervisor: nothing is left"),
+    "overload": ("overload", "run_overload", "ten times the capacity, and tenants that flood"),
     "scale": ("scale", "run_scale", "1 to 20 to 1 replicas under load"),
     "autoscale": ("autoscale", "run_autoscale", "steps of load on a deployment that scales with it"),
     "poison": ("poison", "run_poison", "requests that kill their replica, beside healthy ones"),

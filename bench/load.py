@@ -3,7 +3,7 @@
 A closed-loop tool such as wrk waits for the answer before it sends again, and so hides an outage.
 Runs as a process of its own: ``python -m bench.load --port P --seconds S --output FILE TARGET...``,
 where a TARGET is ``NAME=PATH@RPS``, or ``NAME=PATH@RPS!`` for a new connection with each request;
-``NAME=POST:PATH@RPS`` sends a small JSON body. SIGTERM ends the sending early, nothing is lost by it.
+``NAME=POST:PATH@RPS`` sends a small JSON body, ``NAME=PATH@RPS|LINE`` one more header line. SIGTERM ends the sending early, nothing is lost by it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,20 @@ class Target:
     is_fresh: bool = False
     #: Sends a small JSON body.
     is_post: bool = False
+    #: One more header line, such as "X-Tenant: a".
+    header: str = ""
 
     def text(self) -> str:
         """Return it as a command line argument."""
         method = "POST:" if self.is_post else ""
-        return f"{self.name}={method}{self.path}@{self.rps:g}{'!' if self.is_fresh else ''}"
+        header = f"|{self.header}" if self.header else ""
+        return f"{self.name}={method}{self.path}@{self.rps:g}{'!' if self.is_fresh else ''}{header}"
 
     def payload(self, port: int) -> bytes:
         """Return the bytes of one request."""
         head = f"{'POST' if self.is_post else 'GET'} {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        if self.header:
+            head += f"{self.header}\r\n"
         if not self.is_post:
             return f"{head}\r\n".encode()
         fields = f"Content-Type: application/json\r\nContent-Length: {len(_POST_BODY)}\r\n"
@@ -71,6 +76,8 @@ class Sample:
     #: "200", another status, or "refused", "reset", "closed", "timeout", "exhausted".
     outcome: str
     body: str
+    #: Of the header of that name; None when there is none.
+    retry_after: str | None = None
 
     @property
     def is_good(self) -> bool:
@@ -121,6 +128,8 @@ def finish(load: Load) -> list[Sample]:
         raise BenchError(f"the sender did not end; {load.child.last_words()}") from error
     finally:
         load.child.end(grace_s=1)
+        if load.child.process.stdout is not None:
+            load.child.process.stdout.close()
     if load.child.process.returncode != 0:
         raise BenchError(
             f"the sender ended with status {load.child.process.returncode}; {load.child.last_words()}"
@@ -131,7 +140,7 @@ def finish(load: Load) -> list[Sample]:
 class _Request:
     """One request on its way; `done` is called once."""
 
-    __slots__ = ("at", "done", "payload", "target", "timer")
+    __slots__ = ("at", "done", "payload", "retry_after", "target", "timer")
 
     def __init__(self, target: Target, payload: bytes, done: Callable[[_Request, str, bytes], None]) -> None:
         self.target = target
@@ -139,6 +148,7 @@ class _Request:
         self.done = done
         self.at = time.monotonic()
         self.timer: asyncio.TimerHandle | None = None
+        self.retry_after: str | None = None
 
 
 class _Connection(asyncio.Protocol):
@@ -171,6 +181,8 @@ class _Connection(asyncio.Protocol):
         if request is None or answer is None:
             return
         status, body, keeps = answer
+        if status[:1] in "45":
+            request.retry_after = _header(self._buffer, b"retry-after")
         self._request = None
         if keeps and not request.target.is_fresh:
             self._sender.idle.append(self)
@@ -204,6 +216,12 @@ def _complete(buffer: bytearray) -> tuple[str, bytes, bool] | None:
     return (status, body, keeps) if len(body) >= length else None
 
 
+def _header(buffer: bytearray, name: bytes) -> str | None:
+    lines = bytes(buffer.partition(b"\r\n\r\n")[0]).split(b"\r\n")
+    found = [line.partition(b":")[2] for line in lines if line.lower().startswith(name + b":")]
+    return sys.intern(found[0].strip().decode()) if found else None
+
+
 def _unchunked(body: bytes) -> bytes | None:
     """Return the bytes of a chunked body, or None while it is not complete."""
     whole, at = b"", 0
@@ -226,7 +244,7 @@ class _Sender:
         self._num_open = 0
         self._is_stopping = False
         self.idle: list[_Connection] = []
-        self.samples: list[tuple[str, float, float, str, str]] = []
+        self.samples: list[tuple[str, float, float, str, str, str | None]] = []
 
     async def run(self, targets: Sequence[Target], seconds: float) -> None:
         """Send for `seconds`, then wait until each request has its answer or is late."""
@@ -305,7 +323,9 @@ class _Sender:
         latency_s = time.monotonic() - request.at
         # Interned: the answers of a long run are few different ones, in hundreds of thousands.
         text = sys.intern(body[:120].decode(errors="replace"))
-        self.samples.append((request.target.name, request.at, latency_s, sys.intern(outcome), text))
+        self.samples.append(
+            (request.target.name, request.at, latency_s, sys.intern(outcome), text, request.retry_after)
+        )
 
     def lost(self, connection: _Connection) -> None:
         """Forget a closed connection."""
@@ -315,10 +335,13 @@ class _Sender:
 
 
 def _target(text: str) -> Target:
+    text, _, header = text.partition("|")
     name, _, rest = text.partition("=")
     path, _, rate = rest.rpartition("@")
     is_post = path.startswith("POST:")
-    return Target(name, path.removeprefix("POST:"), float(rate.rstrip("!")), rate.endswith("!"), is_post)
+    return Target(
+        name, path.removeprefix("POST:"), float(rate.rstrip("!")), rate.endswith("!"), is_post, header
+    )
 
 
 def main() -> None:

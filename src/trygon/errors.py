@@ -6,6 +6,7 @@ TrygonError
 │   │   └── PoisonRequestError        requests like this one have ended replicas
 │   ├── ReplicaUnavailableError       the chosen replica cannot be reached
 │   ├── BackPressureError             a bounded queue is full
+│   │   └── QueueWaitError            at an ingress: with more than is answered in the time a request may wait
 │   ├── SerializationError            an argument or result cannot travel between processes
 │   ├── RequestCancelledError         the request was cancelled
 │   ├── RequestTimeoutError           the request's time is over (also a TimeoutError)
@@ -28,6 +29,7 @@ __all__ = [
     "DeploymentUnavailableError",
     "InstanceError",
     "PoisonRequestError",
+    "QueueWaitError",
     "ReplicaDiedError",
     "ReplicaUnavailableError",
     "RequestCancelledError",
@@ -111,6 +113,33 @@ class BackPressureError(ServeError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class QueueWaitError(BackPressureError):
+    """The queue of an ingress holds as many requests as can be answered in the time a request may wait.
+
+    Args:
+        max_wait_s: That time; infinity when only the number is bounded.
+        status_code: The HTTP status an ingress answers with, 503 or 429.
+        retry_after_s: Seconds to wait before another try.
+    """
+
+    def __init__(
+        self, max_wait_s: float = 1.0, status_code: int = 503, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(0, 0, status_code, retry_after_s)
+        self.args = (max_wait_s, status_code, retry_after_s)
+        self.max_wait_s = max_wait_s
+
+    @property
+    def message(self) -> str:
+        """One sentence for logs and HTTP bodies."""
+        if self.max_wait_s == float("inf"):
+            return "request dropped due to backpressure: as many requests are queued as the ingress holds"
+        return (
+            "request dropped due to backpressure: as many requests are queued as are answered in "
+            f"{self.max_wait_s:g} s"
+        )
 
 
 class SerializationError(ServeError, TypeError):

@@ -77,6 +77,8 @@ PURE = (
     "dataplane.models.policy",
     "dataplane.models.placement",
     "dataplane.admission",
+    "dataplane.concurrency",
+    "dataplane.fairness",
     "loadtest.histogram",
     "loadtest.limits",
     "loadtest.result",

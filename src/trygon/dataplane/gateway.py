@@ -96,6 +96,9 @@ class Gateway(Protocol):
     def health(self) -> tuple[int, str]:
         """Return the status and text of /-/healthz."""
 
+    def full(self, route: RouteMatch) -> Failure | None:
+        """Return how a request is refused for want of room, whatever it says; None when it may be opened."""
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:

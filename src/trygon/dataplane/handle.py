@@ -39,6 +39,9 @@ class HandleOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float = 0.0
     #: Whether a call whose replica died unanswered is made once more; not an option of Ray Serve's.
     retryable: bool = False
+    #: Where a call stands while it waits for a replica; greater goes first, and keys take turns. Not Ray Serve's.
+    priority: int = 0
+    fairness_key: str = ""
 
 
 _DEFAULTS = HandleOptions()
@@ -142,6 +145,8 @@ class DeploymentHandle:
         response_serialization: str | None = None,
         retryable: bool | None = None,
         timeout_s: float | None = None,
+        priority: int | None = None,
+        fairness_key: str | None = None,
         _prefer_local_routing: bool | None = None,
         _by_reference: bool | None = None,
     ) -> DeploymentHandle:
@@ -156,13 +161,19 @@ class DeploymentHandle:
             response_serialization: As `request_serialization`, for the result.
             retryable: Whether a call may be made once more on another replica when its replica died before
                 it answered, or before a stream's first item; for calls that do no more when made twice.
+                Such repeats are at most a tenth of the calls, and what one replica can have in work, in
+                10 seconds. Not an option of Ray Serve's.
+            priority: Among calls of this process that wait for a replica, greater goes first; 0 by default.
+                Not an option of Ray Serve's.
+            fairness_key: Whose call it is: of calls of one priority that wait, the keys take turns.
                 Not an option of Ray Serve's.
             timeout_s: Seconds that a call may take, its wait for a replica included, and everything that it
                 calls in turn; 0 is no limit but that of the request in which it is made, which always holds.
                 A late call is cancelled and raises `RequestTimeoutError`. Not an option of Ray Serve's.
 
         Raises:
-            ValueError: An unknown serialization, or a time that is negative or no number.
+            ValueError: An unknown serialization, a time that is negative or no number, or a priority that is no
+                whole number.
             TypeError: An option that a handle does not have.
         """
         for value in (request_serialization, response_serialization):
@@ -172,6 +183,8 @@ class DeploymentHandle:
                 )
         if timeout_s is not None and not 0 <= timeout_s < math.inf:
             raise ValueError(f"timeout_s is a number of seconds, 0 for no limit, found {timeout_s!r}")
+        if priority is not None and type(priority) is not int:
+            raise ValueError(f"priority must be a whole number (greater goes first), not {priority!r}")
         given = {
             "method_name": method_name,
             "multiplexed_model_id": multiplexed_model_id,
@@ -181,6 +194,8 @@ class DeploymentHandle:
             "response_serialization": response_serialization,
             "retryable": retryable,
             "timeout_s": timeout_s,
+            "priority": priority,
+            "fairness_key": fairness_key,
         }
         changes = {name: value for name, value in given.items() if value is not None}
         changed = msgspec.structs.replace(self._options, **changes)
@@ -247,6 +262,8 @@ class DeploymentHandle:
             own = monotonic() + options.timeout_s
             meta.deadline = min(own, meta.deadline) if meta.deadline else own
             runtime.call(call.limit_time, runtime.loop)
+        if options.priority or options.fairness_key:
+            call.ticket = (options.priority, options.fairness_key)
         if context is not None:
             if context.children is None:
                 context.children = set()

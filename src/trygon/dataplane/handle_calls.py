@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Line
 from trygon.dataplane.links import Withdrawable
@@ -163,6 +164,7 @@ class HandleCall:
         "payload",
         "pool",
         "siblings",
+        "ticket",
         "timer",
         "was_cancelled",
     )
@@ -178,6 +180,8 @@ class HandleCall:
         #: Done with the result; of a stream, done with None at its end.
         self.outcome = Outcome()
         self.is_over = False
+        #: Where it stands in a fair queue; set before it is submitted.
+        self.ticket = PLAIN
         #: Whether this caller asked for it, even if the result was faster.
         self.was_cancelled = False
         #: Whether the caller said that a call made twice does no more than one; set before it is submitted.
@@ -193,6 +197,11 @@ class HandleCall:
     @property
     def model_id(self) -> str:
         return self.meta.model_id
+
+    @property
+    def due(self) -> float:
+        """Loop time after which it must not be started any more."""
+        return self.meta.deadline
 
     def start(self, link: CallLink, stream: int) -> None:
         payload = self.payload

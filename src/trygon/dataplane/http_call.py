@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.gateway import Failure, ResponseSink
 from trygon.dataplane.links import Withdrawable
@@ -72,11 +73,16 @@ class HttpCall:
         "_stream",
         "_unsent",
         "_window",
+        "due",
         "model_id",
+        "ticket",
     )
 
     def __init__(self, pool: Pool, meta: HttpMeta, body: bytes, more: bool, sink: ResponseSink) -> None:
         self._pool: Withdrawable = pool
+        self.ticket = PLAIN
+        #: Loop time after which it must not be started any more; 0 is never.
+        self.due = 0.0
         self._head = _encode_meta(meta)
         self.model_id = meta.model_id
         self._body = body
@@ -179,6 +185,8 @@ class HttpCall:
         if sink is not None:
             if isinstance(error, BackPressureError):
                 sink.on_failure(Failure(error.status_code, error.message, retry_after(error)))
+            elif isinstance(error, TimeoutError):
+                sink.on_failure(Failure(408, str(error)))
             elif isinstance(error, PoisonRequestError):
                 sink.on_failure(Failure(503, str(error), error.retry_after_s))
             else:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Protocol
 
+from trygon.dataplane.fairness import Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Lines
 from trygon.dataplane.messages import Evidence
@@ -35,6 +36,14 @@ class Call(Protocol):
     @property
     def model_id(self) -> str:
         """The model that it is for, or an empty string."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """Where it stands in a fair queue."""
+
+    @property
+    def due(self) -> float:
+        """Loop time after which it must not be started any more; 0 is never."""
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         """Send the request over `link`; called again on another link after a reject."""

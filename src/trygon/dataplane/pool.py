@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from trygon.dataplane.balancing import choose
 from trygon.dataplane.caller_metrics import CallerStats
+from trygon.dataplane.fairness import PLAIN, CallQueue, FairQueue
+from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.models.placement import place
 from trygon.dataplane.replay import ReplayDesk
@@ -16,7 +19,7 @@ from trygon.errors import BackPressureError, DeploymentUnavailableError, Replica
 from trygon.observability.metrics import REGISTRY
 from trygon.spec.routing import DeploymentTargets, ReplicaDeath
 
-__all__ = ["Pool", "PoolKey"]
+__all__ = ["Pool", "PoolHooks", "PoolKey"]
 
 #: Application, deployment, revision.
 PoolKey = tuple[str, str, int]
@@ -24,20 +27,32 @@ PoolKey = tuple[str, str, int]
 _randbits = random.getrandbits
 
 
+class PoolHooks(NamedTuple):
+    """What a pool asks of its owner."""
+
+    #: Opens a link to a replica at an address.
+    connect: Callable[[Pool, str, str], ReplicaLink]
+    #: Hears of each request, so that replicas which have some are watched.
+    on_busy: Callable[[], None]
+    #: Sends a request elsewhere whose revision is gone.
+    on_orphan: Callable[[PoolKey, Call], None]
+    #: Hears that a request begins to wait while there is no replica at all.
+    on_starved: Callable[[], None] = lambda: None
+
+
 class Pool:
     """Sends each request to the best replica with room, or keeps it in order until there is one."""
 
     __slots__ = (
-        "_connect",
         "_deaths",
         "_desk",
+        "_hooks",
         "_is_closed",
-        "_on_busy",
-        "_on_orphan",
-        "_on_starved",
+        "_num_started_before",
         "_targeted",
         "_targets",
         "desk",
+        "gate",
         "key",
         "links",
         "num_replicas",
@@ -47,21 +62,10 @@ class Pool:
     )
 
     def __init__(
-        self,
-        key: PoolKey,
-        connect: Callable[[Pool, str, str], ReplicaLink],
-        on_busy: Callable[[], None],
-        on_orphan: Callable[[PoolKey, Call], None],
-        *,
-        stats: CallerStats | None = None,
-        on_starved: Callable[[], None] | None = None,
+        self, key: PoolKey, hooks: PoolHooks, *, stats: CallerStats | None = None, gate: Gate | None = None
     ) -> None:
         self.key = key
-        #: Called when a request begins to wait while there is no replica at all.
-        self._on_starved = on_starved
-        self._connect = connect
-        self._on_busy = on_busy
-        self._on_orphan = on_orphan
+        self._hooks = hooks
         #: Shared by all revisions of the deployment.
         self.stats = stats or CallerStats(key[0], key[1])
         self._is_closed = False
@@ -69,13 +73,17 @@ class Pool:
         self.links: list[ReplicaLink] = []
         #: Requests not started yet, oldest first, and since when they wait; never longer than
         #: max_queued_requests when that is set.
-        self.waiting: OrderedDict[Call, float] = OrderedDict()
+        self.waiting: CallQueue[Call] = OrderedDict[Call, float]()
         #: Requests that a replica did not take, in the order of their rejects; they go before `waiting`.
         self.returned: OrderedDict[Call, float] = OrderedDict()
+        #: Of an ingress: who may wait.
+        self.gate = gate
         #: Requests for one replica only that wait for room there; rare, so a plain list.
         self._targeted: list[tuple[ReplicaLink, Call]] = []
         #: Most replicas that the table ever listed.
         self.num_replicas = 0
+        #: Of `num_started`, those of links that are gone.
+        self._num_started_before = 0
         self._deaths: tuple[ReplicaDeath, ...] = ()
         #: Made by the first death.
         self._desk: ReplayDesk | None = None
@@ -103,6 +111,10 @@ class Pool:
     def update(self, targets: DeploymentTargets) -> None:
         """Connect to new replicas, leave the ones that are gone."""
         self._targets = targets
+        if self.gate is not None:
+            self.gate.configure(targets)
+        if targets.queue.is_fair:
+            self.order_fairly()
         self.num_replicas = max(self.num_replicas, len(targets.replicas))
         listed = {target.replica_id: target for target in targets.replicas}
         for link in self.links:
@@ -110,11 +122,12 @@ class Pool:
                 link.max_ongoing = targets.max_ongoing_requests
         for link in [link for link in self.links if link.replica_id not in listed]:
             self.links.remove(link)
+            self._num_started_before += link.num_begun
             self._dismiss(link)
         known = {link.replica_id for link in self.links}
         for target in targets.replicas:
             if target.replica_id not in known:
-                self.links.append(self._connect(self, target.replica_id, target.address))
+                self.links.append(self._hooks.connect(self, target.replica_id, target.address))
         if targets.unavailable and not targets.replicas:
             self.refuse_waiting(DeploymentUnavailableError(targets.unavailable))
         self.pump()
@@ -164,11 +177,46 @@ class Pool:
         for call in waiting:
             call.on_refused(error)
 
+    # ---- the queue
+
+    @property
+    def num_queued(self) -> int:
+        """Requests that no replica has begun."""
+        queued = len(self.waiting) + len(self.returned)
+        return queued + self.desk.num_held if self.desk is not None else queued
+
+    @property
+    def num_slots(self) -> int:
+        """Requests that the replicas together work on at a time."""
+        targets = self._targets
+        if targets is not None and targets.tunes_ongoing_requests:
+            # Only the replicas know; while requests wait they work on all they take.
+            return sum(link.ongoing for link in self.links)
+        return self.max_ongoing_requests * len(self.links)
+
+    @property
+    def num_started(self) -> int:
+        """Requests ever sent to a replica, those that came back included."""
+        return self._num_started_before + sum(link.num_begun for link in self.links)
+
+    @property
+    def fair_queue(self) -> FairQueue[Call] | None:
+        """The queue, when tenants take turns in it."""
+        return self.waiting if isinstance(self.waiting, FairQueue) else None
+
+    def order_fairly(self) -> None:
+        """Let tenants take turns, and priorities go first, from now on."""
+        before = self.waiting
+        if isinstance(before, OrderedDict):
+            self.waiting = FairQueue()
+            for call, since in before.items():
+                self.waiting[call] = since
+
     # ---- requests
 
     def submit(self, call: Call) -> None:
         """Start `call` now, let it wait, or refuse it."""
-        self._on_busy()
+        self._hooks.on_busy()
         if REGISTRY.is_quiet:
             REGISTRY.wake()
         links = self.links
@@ -186,9 +234,22 @@ class Pool:
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.stats.num_queued += 1
+            if self.gate is not None:
+                self._watch_queue(self.gate)
+            if call.ticket is not PLAIN:
+                self.order_fairly()
             self.waiting[call] = monotonic()
-            if not self.links and self._on_starved is not None:
-                self._on_starved()
+            if not self.links:
+                self._hooks.on_starved()
+
+    def _watch_queue(self, gate: Gate) -> None:
+        """Measure from here on how fast it drains, if a first request comes to wait."""
+        if not self.waiting and not self.returned and self._is_reachable:
+            gate.begin()
+
+    @property
+    def _is_reachable(self) -> bool:
+        return any(link.is_open for link in self.links)
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -201,24 +262,29 @@ class Pool:
     def is_over_bound(self, call: Call) -> bool:
         """Refuse `call` if the queue is as long as this caller's may be."""
         targets = self._targets
-        queued = len(self.waiting) + len(self.returned)
-        if self.desk is not None:
-            queued += self.desk.num_held
-        if targets is None or not 0 <= targets.max_queued_requests <= queued:
+        if targets is None or targets.max_queued_requests < 0:
             return False
-        call.on_refused(
-            BackPressureError(
-                queued,
-                targets.max_queued_requests,
-                targets.backpressure_status_code,
-                targets.backpressure_retry_after_s,
-            )
+        queued = self.num_queued
+        if queued < targets.max_queued_requests:
+            return False
+        after_s = targets.backpressure_retry_after_s
+        if after_s is None and self.gate is not None:
+            after_s = self.gate.retry_after_s(queued)
+        error = BackPressureError(
+            queued, targets.max_queued_requests, targets.backpressure_status_code, after_s
         )
-        return True
+        fair = self.fair_queue
+        victim = fair.victim_for(call.ticket) if fair is not None else None
+        if victim is None:
+            call.on_refused(error)
+            return True
+        self.withdraw(victim)
+        victim.on_refused(error)
+        return False
 
     def submit_to(self, link: ReplicaLink, call: Call) -> None:
         """Start `call` on `link` as soon as it has room."""
-        self._on_busy()
+        self._hooks.on_busy()
         if link.has_room:
             self.stats.num_immediate += 1
             link.begin(call)
@@ -242,13 +308,14 @@ class Pool:
             link = choose(self.links, _randbits(32))
             if link is None:
                 return
-            self._begin_waiting(link)
+            self._start_next(link)
 
-    def _begin_waiting(self, link: ReplicaLink) -> None:
-        """Start the request that is next."""
+    def _start_next(self, link: ReplicaLink) -> None:
+        """Start the request that is next, unless it is too late for it."""
         call, since = (self.returned or self.waiting).popitem(last=False)
         self.stats.waited(monotonic() - since)
-        link.begin(call)
+        if self.gate is None or self.gate.may_start(call):
+            link.begin(call)
 
     def _pump_targeted(self, link: ReplicaLink) -> None:
         for entry in [entry for entry in self._targeted if entry[0] is link]:
@@ -267,12 +334,14 @@ class Pool:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            self._begin_waiting(link)
+            self._start_next(link)
         if link.is_leaving:
             link.close_if_idle()
 
     def on_rejected(self, link: ReplicaLink, call: Call) -> None:
         """Send a rejected request elsewhere; it keeps its place before those that were never sent."""
+        if self.gate is not None:
+            self.gate.undo_start()
         call.on_moved(self)
         if getattr(call, "is_targeted", False):
             if link.is_leaving:
@@ -281,25 +350,27 @@ class Pool:
                 self._targeted.insert(0, (link, call))
         elif self._is_closed:
             # The reject crossed the table that dropped this revision; nobody would pump its queue again.
-            self._on_orphan(self.key, call)
+            self._hooks.on_orphan(self.key, call)
         elif self.desk is not None and self.desk.take_back(call):
             pass
         elif not self.is_unavailable(call) and not self.is_over_bound(call):
+            if self.gate is not None:
+                self._watch_queue(self.gate)
             self.returned[call] = monotonic()
             self.pump()
-            if not self.links and self._on_starved is not None:
-                self._on_starved()
+            if not self.links:
+                self._hooks.on_starved()
         link.close_if_idle()
 
     def on_busy(self) -> None:
         """Watch whether replicas answer while they have requests."""
-        self._on_busy()
+        self._hooks.on_busy()
 
     def take_back(self, call: Call) -> None:
         """Start a request again that a replica did not take from the thread that sent it."""
         call.on_moved(self)
         if self._is_closed:
-            self._on_orphan(self.key, call)
+            self._hooks.on_orphan(self.key, call)
         else:
             self.submit(call)
 
@@ -311,7 +382,7 @@ class Pool:
             desk.explain(self._deaths)
         if self._is_closed:
             for call in desk.fail_lost(link.replica_id, calls):
-                self._on_orphan(self.key, call)
+                self._hooks.on_orphan(self.key, call)
         else:
             desk.take_lost(link.replica_id, calls)
 
@@ -324,8 +395,11 @@ class Pool:
     def on_link_lost(self, link: ReplicaLink) -> None:
         """Connect again while the table lists the replica; the router paces the tries."""
         self._refuse_targeted(link)
+        if self.gate is not None and not self._is_reachable:
+            self.gate.pause()
         if link in self.links and self._targets is not None:
             self.links.remove(link)
+            self._num_started_before += link.num_begun
             for target in self._targets.replicas:
                 if target.replica_id == link.replica_id:
-                    self.links.append(self._connect(self, target.replica_id, target.address))
+                    self.links.append(self._hooks.connect(self, target.replica_id, target.address))

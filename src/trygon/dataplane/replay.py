@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol, cast
 
+from trygon.dataplane.admission import RetryBudget
+from trygon.dataplane.fairness import CallQueue, Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
@@ -27,6 +29,8 @@ __all__ = ["MAX_HELD", "REPLAY_WAIT_S", "DeskPool", "ReplayDesk"]
 MAX_HELD = 1024
 #: A suspect that lost its replica waits for a second one to be there, as long as a replacement may take to be tried.
 REPLAY_WAIT_S = 10.0
+#: Replays in 10 seconds that need no other requests to have earned them, as many as one replica works on at least.
+MIN_REPLAYS = 10
 
 _MORE = int(FrameFlag.MORE)
 _CREDIT = int(FrameKind.CREDIT)
@@ -44,11 +48,19 @@ class DeskPool(Withdrawable, Protocol):
     links: list[ReplicaLink]
     #: Requests that wait for any replica, before those that were never sent; and since when.
     returned: OrderedDict[Call, float]
-    waiting: OrderedDict[Call, float]
+    waiting: CallQueue[Call]
     #: Most replicas there ever were.
     num_replicas: int
     #: The desk, while it takes every request.
     desk: ReplayDesk | None
+
+    @property
+    def max_ongoing_requests(self) -> int:
+        """Requests that one replica works on at a time."""
+
+    @property
+    def num_started(self) -> int:
+        """Requests ever sent to a replica."""
 
     def pump(self) -> None:
         """Start what waits."""
@@ -103,6 +115,14 @@ class _Tracked:
     @property
     def model_id(self) -> str:
         return self.call.model_id
+
+    @property
+    def ticket(self) -> Ticket:
+        return self.call.ticket
+
+    @property
+    def due(self) -> float:
+        return self.call.due
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link
@@ -167,6 +187,7 @@ class ReplayDesk:
     """Takes the requests of one pool from a death on until nothing is suspect any more."""
 
     __slots__ = (
+        "_budget",
         "_due",
         "_guests",
         "_held",
@@ -183,6 +204,8 @@ class ReplayDesk:
         self._pool = pool
         self._loop = loop
         self._ledger = PoisonLedger()
+        #: Bounds what deaths add to the load.
+        self._budget = RetryBudget()
         #: What waits for a verdict or for a replica without other guests, by kind, oldest first. By kind, because
         #: one verdict is for all of it: a thousand that wait must not be looked at for each answer of another.
         self._held: dict[bytes, OrderedDict[_Tracked, None]] = {}
@@ -225,6 +248,8 @@ class ReplayDesk:
         """Return what may be sent again, what may not, and the kinds that may have ended the replica."""
         kept: list[_Tracked] = []
         failed: list[Call] = []
+        least = max(self._pool.max_ongoing_requests, MIN_REPLAYS)
+        self._budget.earn(self._pool.num_started, least, self._loop.time())
         trials: set[bytes] = set()
         waiting: set[bytes] = set()
         begun: set[bytes] = set()
@@ -241,7 +266,8 @@ class ReplayDesk:
                 trials.add(evidence.kind)
             else:
                 (begun if evidence.has_begun else waiting).add(evidence.kind)
-            if evidence.is_retryable and not (tracked is not None and tracked.is_replay):
+            was_sent_again = tracked is not None and tracked.is_replay
+            if evidence.is_retryable and not was_sent_again and self._budget.spend():
                 kept.append(tracked or _Tracked(self, inner, evidence.kind))
             else:
                 failed.append(inner)

@@ -10,12 +10,14 @@ import asyncio
 import os
 
 from trygon.dataplane.call_runner import CallRunner
+from trygon.dataplane.concurrency import GradientLimit
 from trygon.dataplane.exchanges import Exchange, HttpExchange
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.http_runner import HttpRunner
 from trygon.dataplane.segments import Segment
 from trygon.dataplane.slots import Slots
 from trygon.dataplane.transport import FrameConnection
+from trygon.dataplane.tuned_slots import TunedSlots
 from trygon.dataplane.user_callable import UserCallable
 
 __all__ = ["Replica", "ReplicaConnection"]
@@ -118,9 +120,14 @@ class Replica:
         *,
         app_name: str,
         max_ongoing_requests: int,
+        tuner: GradientLimit | None = None,
     ) -> None:
         self.loop = loop
-        self.slots = Slots(max_ongoing_requests, self._on_free)
+        self.slots = (
+            Slots(max_ongoing_requests, self._on_free)
+            if tuner is None
+            else TunedSlots(tuner, self._on_free, self.resize, loop.time)
+        )
         self.http = HttpRunner(loop, user, self.slots, app_name=app_name)
         self.calls = CallRunner(loop, user, self.slots, app_name=app_name)
         self.is_draining = False

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.frames import FrameKind, encode
+from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.load import LoadPool, LoadReporter
-from trygon.dataplane.pool import Pool, PoolKey
+from trygon.dataplane.pool import Pool, PoolHooks, PoolKey
 from trygon.errors import DeploymentUnavailableError, ServeError
 from trygon.spec.load import DeploymentLoad
 from trygon.spec.routing import ApplicationRoute, RoutingTable
@@ -31,11 +32,14 @@ CONNECT_BACKOFF_S = (0.01, 0.5)
 class Router:
     """Turns (application, deployment, revision) into a replica."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_ingress: bool = False) -> None:
         self.loop = loop
+        #: Requests from outside come here: how many may wait is bounded.
+        self._is_ingress = is_ingress
         self.table = RoutingTable()
         self._applications: dict[str, ApplicationRoute] = {}
         self._pools: dict[PoolKey, Pool] = {}
+        self._hooks = PoolHooks(self._connect, self._watch, self._send_again, self._starve)
         #: By application and deployment, so that a revision goes on with the numbers of the one before.
         self._stats: dict[tuple[str, str], CallerStats] = {}
         #: Attempts to connect, by link; ended with the router.
@@ -76,7 +80,7 @@ class Router:
         stats = self._stats.get(names)
         if stats is None:
             stats = self._stats[names] = CallerStats(*names)
-        return Pool(key, self._connect, self._watch, self._send_again, stats=stats, on_starved=self._starve)
+        return Pool(key, self._hooks, stats=stats, gate=Gate(self.loop.time) if self._is_ingress else None)
 
     def read_callers(self) -> dict[tuple[str, str], tuple[CallerStats, int, int]]:
         """Return for each deployment its stats, how many requests wait, and how many are in work."""

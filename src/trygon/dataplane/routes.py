@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.gateway import Failure, ResponseSink, RouteMatch, Upstream
 from trygon.dataplane.http_call import HttpCall
 from trygon.dataplane.messages import HttpMeta
@@ -57,6 +58,8 @@ class _RefusedUpstream:
 
 
 _REFUSED = _RefusedUpstream()
+#: Of a request whose time is over: 0 is no limit.
+_NO_TIME_S = 1e-6
 
 
 class RouterGateway:
@@ -116,6 +119,12 @@ class RouterGateway:
             return 503, "Route table is not populated yet."
         return 200, "success"
 
+    def full(self, route: RouteMatch) -> Failure | None:
+        pool = self._router.known_pool(route.app_name, route.deployment, route.revision)
+        if pool is None or pool.gate is None or not pool.waiting or pool.desk is not None:
+            return None
+        return pool.gate.full(pool)
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> Upstream:
@@ -128,6 +137,20 @@ class RouterGateway:
             # ASGI: the path holds the root path, which a proxy in front has cut off.
             meta.path = self._root_path + meta.path
             meta.raw_path = self._root_path.encode() + meta.raw_path
+        gate = pool.gate
+        if gate is None or not (meta.deadline or gate.is_fair or pool.waiting):
+            call = HttpCall(pool, meta, body, more, sink)
+            pool.submit(call)
+            return call
+        ticket = gate.ticket(meta) if gate.is_fair else PLAIN
+        if pool.waiting:
+            left_s = max(meta.deadline - self._router.loop.time(), _NO_TIME_S) if meta.deadline else 0.0
+            failure = gate.refusal(pool, left_s, ticket)
+            if failure is not None:
+                sink.on_failure(failure)
+                return _REFUSED
         call = HttpCall(pool, meta, body, more, sink)
+        call.ticket = ticket
+        call.due = meta.deadline
         pool.submit(call)
         return call

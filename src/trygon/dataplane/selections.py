@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.handle_calls import Outcome, UnaryCall
 from trygon.dataplane.links import ReplicaLink, Withdrawable
 from trygon.dataplane.pool import Pool
@@ -152,6 +153,8 @@ class _Reservation:
 
     #: A slot is for no model.
     model_id = ""
+    ticket = PLAIN
+    due = 0.0
 
     def __init__(self, selection: ReplicaSelection) -> None:
         self._selection = selection

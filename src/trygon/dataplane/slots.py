@@ -51,7 +51,7 @@ class Slot:
     at once and the place only when the thread returns.
     """
 
-    __slots__ = ("_began", "_is_left", "_num_working", "_slots", "computed", "sent", "working")
+    __slots__ = ("_is_left", "_num_working", "_slots", "_wasted_since", "computed", "sent", "working")
 
     def __init__(self, slots: Slots, sent: int = 0) -> None:
         self._slots = slots
@@ -60,7 +60,7 @@ class Slot:
         self.computed = 0.0
         self._is_left = False
         #: When the work began that turned out to be for nobody; 0 while somebody waits.
-        self._began = 0.0
+        self._wasted_since = 0.0
         #: Threads that `leave` waits for.
         self._num_working = 0
         #: The thread's work for this request, or None when no thread works for it.
@@ -80,13 +80,13 @@ class Slot:
         """
         if not self._is_left:
             self._is_left = True
-            self._began = wasted_since
+            self._wasted_since = wasted_since
             if not self._num_working:
                 self._free()
 
     def _free(self) -> None:
-        if self._began:
-            self._slots.wasted_s += monotonic() - self._began
+        if self._wasted_since:
+            self._slots.wasted_s += monotonic() - self._wasted_since
         self._slots.free()
 
     def _work_ended(self) -> None:

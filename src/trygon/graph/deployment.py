@@ -143,7 +143,7 @@ class Deployment:
 
     @property
     def max_ongoing_requests(self) -> int:
-        """Requests a replica works on at a time."""
+        """Requests a replica works on at a time; with "auto", the most that may be."""
         return self.specification.max_ongoing_requests
 
     @property
@@ -237,8 +237,9 @@ def deployment(
         ray_actor_options: What a replica needs: ``num_cpus``, ``num_gpus``, ``memory``, ``resources``,
             ``accelerator_type``, ``runtime_env`` (``env_vars``, ``working_dir``, ``py_modules`` and ``pip``).
         user_config: A JSON value for the ``reconfigure`` method.
-        max_ongoing_requests: Requests a replica works on at a time (5).
-        max_queued_requests: Requests that may wait in each caller (-1, no limit).
+        max_ongoing_requests: Requests a replica works on at a time (5), or "auto": it learns how many.
+        max_queued_requests: Requests that may wait in each caller (-1: no limit in handles, about a second of
+            waiting at the HTTP ingress).
         backpressure_config: Status code and Retry-After of a refused HTTP request.
         autoscaling_config: Turns autoscaling on.
         health_check_period_s: Seconds between two calls of ``check_health`` (10).
@@ -247,6 +248,7 @@ def deployment(
         logging_config: How the replicas log.
         max_constructor_retry_count: Failed starts that are tolerated (20).
         max_surge_percent: Extra replicas during an update; by default the new ones start first.
+        request_queue_config: How long requests from outside may wait, and whether tenants take turns.
 
     Returns:
         A Deployment, or a decorator that makes one.

@@ -18,6 +18,7 @@ from trygon.spec.options import (
     BackpressureConfig,
     DeploymentActorConfig,
     GangSchedulingConfig,
+    RequestQueueConfig,
     RequestRouterConfig,
 )
 from trygon.spec.validation import (
@@ -34,6 +35,8 @@ from trygon.spec.validation import (
 )
 
 __all__ = [
+    "AUTO",
+    "MAX_AUTO_ONGOING",
     "DeploymentArguments",
     "announce_inert",
     "check_option",
@@ -55,7 +58,7 @@ class DeploymentArguments(TypedDict, total=False):
     placement_group_bundle_label_selector: list[dict[str, str]] | None
     max_replicas_per_node: int | None
     user_config: Any
-    max_ongoing_requests: int
+    max_ongoing_requests: int | str
     max_queued_requests: int
     backpressure_config: dict[str, Any] | BackpressureConfig | None
     autoscaling_config: dict[str, Any] | AutoscalingConfig | None
@@ -70,6 +73,7 @@ class DeploymentArguments(TypedDict, total=False):
     deployment_actors: list[dict[str, Any] | DeploymentActorConfig] | None
     rolling_update_percentage: float
     max_surge_percent: int
+    request_queue_config: dict[str, Any] | RequestQueueConfig | None
 
 
 def option_names() -> tuple[str, ...]:
@@ -77,12 +81,20 @@ def option_names() -> tuple[str, ...]:
     return tuple(DeploymentArguments.__annotations__)
 
 
+#: Of `max_ongoing_requests`: each replica learns how many it should work on.
+AUTO = "auto"
+#: Most requests that such a replica works on at a time; a replica that runs synchronous code has as many threads.
+MAX_AUTO_ONGOING = 256
+
 _CHECKS = {
     "num_replicas": Check("an integer of 1 or more, 'auto', or None", integer(1).convert),
     "ray_actor_options": Check("a dict or None", check_actor_options),
     "max_replicas_per_node": optional(integer(1, 100)),
     "user_config": json_value,
-    "max_ongoing_requests": integer(1),
+    "max_ongoing_requests": Check(
+        "an integer of 1 or more, or 'auto'",
+        lambda value: value if isinstance(value, str) and value == AUTO else integer(1).convert(value),
+    ),
     "max_queued_requests": Check("an integer of 1 or more, or -1 for no limit", integer(1, also=-1).convert),
     "backpressure_config": options_of(BackpressureConfig),
     "autoscaling_config": optional(options_of(AutoscalingConfig)),
@@ -97,10 +109,13 @@ _CHECKS = {
     "deployment_actors": optional(list_of(options_of(DeploymentActorConfig))),
     "rolling_update_percentage": number(0, 1, above=True),
     "max_surge_percent": integer(0, 100),
+    "request_queue_config": options_of(RequestQueueConfig),
 }
 _PLACEMENT = ("placement_group_bundles", "placement_group_strategy", "placement_group_bundle_label_selector")
 #: None means the default here, as in Ray Serve.
-_NONE_IS_DEFAULT = frozenset({"num_replicas", "backpressure_config", "request_router_config", *_PLACEMENT})
+_NONE_IS_DEFAULT = frozenset(
+    {"num_replicas", "backpressure_config", "request_router_config", "request_queue_config", *_PLACEMENT}
+)
 
 
 def check_option(name: str, value: object) -> None:
@@ -217,14 +232,18 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
     """Turn what `checked_options` returned into the values that everyone else reads."""
     actor = read_actor_options(options["ray_actor_options"])
     backpressure: BackpressureConfig = options.get("backpressure_config") or BackpressureConfig()
+    queue: RequestQueueConfig = options.get("request_queue_config") or RequestQueueConfig()
     scaling: AutoscalingConfig | None = options.get("autoscaling_config")
     log: LoggingConfig | None = options.get("logging_config")
     same_name = {name: options[name] for name in _SAME_NAME if name in options}
+    if same_name.get("max_ongoing_requests") == AUTO:
+        same_name.update(max_ongoing_requests=MAX_AUTO_ONGOING, tunes_ongoing_requests=True)
     return DeploymentOptions(
         **same_name,
         num_replicas=_replicas(options.get("num_replicas", 1), scaling),
         backpressure_status_code=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
+        queue=queue.policy(),
         resources=actor.resources,
         env_vars=actor.env_vars,
         working_dir=actor.working_dir,

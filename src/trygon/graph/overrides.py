@@ -24,6 +24,8 @@ _FIELDS = {
     "num_replicas": ("num_replicas", "autoscaling"),
     "autoscaling_config": ("num_replicas", "autoscaling"),
     "backpressure_config": ("backpressure_status_code", "backpressure_retry_after_s"),
+    "max_ongoing_requests": ("max_ongoing_requests", "tunes_ongoing_requests"),
+    "request_queue_config": ("queue",),
     "ray_actor_options": ("resources", "env_vars", "working_dir", "py_modules", "module_path", "packages"),
     "logging_config": ("logging",),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from trygon.graph.options import AUTO
 from trygon.spec.application import DeploymentOptions, ResourceRequest
 from trygon.spec.packages import PackageEnvironment
 
@@ -14,7 +15,8 @@ _ELSEWHERE = frozenset(
     {
         *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "inert"),
         *("working_dir", "py_modules", "module_path", "packages"),
-        *("backpressure_status_code", "backpressure_retry_after_s"),
+        *("backpressure_status_code", "backpressure_retry_after_s", "queue"),
+        "tunes_ongoing_requests",
     }
 )
 #: In `inert`, but given with `ray_actor_options`.
@@ -40,13 +42,24 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     for name in DeploymentOptions.__struct_fields__:
         if name not in _ELSEWHERE and getattr(options, name) != getattr(default, name):
             plain[name] = getattr(options, name)
+    if options.tunes_ongoing_requests:
+        plain["max_ongoing_requests"] = AUTO
     backpressure: dict[str, Any] = {}
     if options.backpressure_status_code != default.backpressure_status_code:
         backpressure["status_code"] = options.backpressure_status_code
     if options.backpressure_retry_after_s is not None:
         backpressure["retry_after_s"] = options.backpressure_retry_after_s
     actor = _actor_options(options)
-    grouped = {"backpressure_config": backpressure, "ray_actor_options": actor}
+    queue = {
+        name: getattr(options.queue, name)
+        for name in options.queue.__struct_fields__
+        if getattr(options.queue, name) != getattr(default.queue, name)
+    }
+    grouped = {
+        "backpressure_config": backpressure,
+        "request_queue_config": queue,
+        "ray_actor_options": actor,
+    }
     plain.update({name: value for name, value in grouped.items() if value})
     if options.logging is not None:
         plain["logging_config"] = {k: v for k, v in options.logging.items() if v is not None}

@@ -60,7 +60,7 @@ def _raise_file_limit() -> None:
 
 async def _serve(launch: IngressLaunch) -> None:
     loop = asyncio.get_running_loop()
-    router = Router(loop)
+    router = Router(loop, is_ingress=True)
     gateway = RouterGateway(router, launch.http_options.get("root_path") or "")
     stop: asyncio.Future[None] = loop.create_future()
     first_table = asyncio.Event()

@@ -20,6 +20,7 @@ import uvloop
 from trygon.client.link import ControlLink, Notice
 from trygon.clock import RealClock
 from trygon.dataplane.asgi import Lifespan
+from trygon.dataplane.concurrency import GradientLimit
 from trygon.dataplane.context import request_context
 from trygon.dataplane.models.cache import ModelCache
 from trygon.dataplane.models.multiplexed import replica_caches
@@ -98,6 +99,7 @@ class _Life:
             self._user,
             app_name=launch.app_name,
             max_ongoing_requests=launch.options.max_ongoing_requests,
+            tuner=_tuner(launch),
         )
         self._began = loop.time()
         self._metrics: ProcessMetrics | None = None
@@ -410,6 +412,12 @@ def _component(launch: ReplicaLaunch) -> Component:
 
 def _log_options(launch: ReplicaLaunch) -> LogOptions:
     return LogOptions.from_layers(launch.app_logging, launch.options.logging)
+
+
+def _tuner(launch: ReplicaLaunch) -> GradientLimit | None:
+    """Return what sets the number of requests in work, for ``max_ongoing_requests="auto"``."""
+    options = launch.options
+    return GradientLimit(maximum=options.max_ongoing_requests) if options.tunes_ongoing_requests else None
 
 
 def _access_log(launch: ReplicaLaunch, loop: asyncio.AbstractEventLoop) -> AccessLog | None:

@@ -17,6 +17,7 @@ from trygon.spec.options import (
     GangPlacementStrategy,
     GangRuntimeFailurePolicy,
     GangSchedulingConfig,
+    RequestQueueConfig,
     RequestRouterConfig,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "GangSchedulingConfig",
     "HTTPOptions",
     "ProxyLocation",
+    "RequestQueueConfig",
     "RequestRouterConfig",
     "gRPCOptions",
 ]

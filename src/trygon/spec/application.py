@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from trygon.spec.packages import PackageEnvironment
+from trygon.spec.queueing import QueuePolicy
 
 __all__ = [
     "ApplicationSpec",
@@ -37,11 +38,15 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     num_replicas: int = 1
     max_ongoing_requests: int = 5
+    #: Whether each replica learns how many it should work on; `max_ongoing_requests` is the most then.
+    tunes_ongoing_requests: bool = False
     #: Requests that may wait in each caller; -1 is unbounded.
     max_queued_requests: int = -1
     #: Status (503 or 429) and Retry-After seconds of a refusal at the HTTP ingress.
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None
+    #: How long requests from outside may wait, and in which order.
+    queue: QueuePolicy = QueuePolicy()
     #: Any JSON value; given to ``reconfigure`` after the constructor.
     user_config: Any = None
     health_check_period_s: float = 10.0

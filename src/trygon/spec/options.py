@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+from trygon.spec.queueing import QueuePolicy
 from trygon.spec.validation import (
     Check,
     Options,
@@ -27,6 +29,7 @@ __all__ = [
     "GangPlacementStrategy",
     "GangRuntimeFailurePolicy",
     "GangSchedulingConfig",
+    "RequestQueueConfig",
     "RequestRouterConfig",
 ]
 
@@ -40,6 +43,72 @@ class BackpressureConfig(Options):
 
     status_code: int = option(default=503, check=one_of(503, 429))
     retry_after_s: float | None = option(default=None, check=optional(number()))
+
+
+def _source(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    kind, _, name = value.partition(":")
+    if value == "client" or (kind == "header" and _HEADER_NAME(name)):
+        return value.lower()
+    raise ValueError
+
+
+def _header(value: Any) -> str:
+    if value == "client":
+        raise ValueError
+    return _source(value)
+
+
+def _levels(value: Any) -> dict[str, int]:
+    levels = mapping.convert(value)
+    if len(levels) > MAX_PRIORITIES or not all(isinstance(name, str) and name for name in levels):
+        raise ValueError
+    return {name.lower(): _LEVEL.convert(level) for name, level in levels.items()}
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}").fullmatch
+_LEVEL = integer(-1000, 1000)
+#: Each is a queue of its own.
+MAX_PRIORITIES = 32
+
+
+class RequestQueueConfig(Options):
+    """How long requests from outside may wait for a replica, and in which order; not in Ray Serve.
+
+    ``max_wait_s`` is in seconds: as many requests wait as are answered in it at the measured rate. None is 1 s, or no
+    such bound where ``max_queued_requests`` is set; -1 is no such bound.
+    ``fairness_key`` names what tells tenants apart, ``"header:x-tenant"`` or ``"client"`` (the address): they take turns.
+    ``priority`` names the header that says how important a request is, ``priorities`` what it may say and what that
+    is worth; anything else is worth 0, and greater goes first.
+    """
+
+    max_wait_s: float | None = option(
+        default=None,
+        check=optional(
+            Check(
+                "a number above 0, or -1 for no bound",
+                lambda value: -1.0 if value == -1 else number(0, above=True).convert(value),
+            )
+        ),
+    )
+    fairness_key: str | None = option(
+        default=None, check=optional(Check("'header:NAME' or 'client'", _source))
+    )
+    priority: str | None = option(default=None, check=optional(Check("'header:NAME'", _header)))
+    priorities: dict[str, int] = option(
+        default={"low": -1, "normal": 0, "high": 1},
+        check=Check(f"a dict of up to {MAX_PRIORITIES} names to integers of -1000 to 1000", _levels),
+    )
+
+    def policy(self) -> QueuePolicy:
+        """Return it as the callers get it."""
+        return QueuePolicy(
+            max_wait_s=self.max_wait_s,
+            fairness_key=self.fairness_key or "",
+            priority=self.priority or "",
+            priorities=self.priorities if self.priority else {},
+        )
 
 
 def _class_or_path(value: Any) -> Any:

@@ -28,7 +28,7 @@ __all__ = [
 #: and what the controller, the ingress and the callers do about them.
 _OUTSIDE = frozenset(
     {
-        *("max_queued_requests", "backpressure_status_code", "backpressure_retry_after_s"),
+        *("max_queued_requests", "backpressure_status_code", "backpressure_retry_after_s", "queue"),
         *("health_check_period_s", "health_check_timeout_s"),
         *("graceful_shutdown_timeout_s", "graceful_shutdown_wait_loop_s"),
         *("max_constructor_retry_count", "max_surge_percent", "rolling_update_percentage", "inert"),

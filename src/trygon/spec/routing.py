@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from trygon.spec.queueing import QueuePolicy
+
 __all__ = [
     "ApplicationRoute",
     "DeathCause",
@@ -50,9 +52,12 @@ class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     revision: int
     max_ongoing_requests: int
+    #: Whether the replicas take fewer, as they learn how many they should work on.
+    tunes_ongoing_requests: bool = False
     max_queued_requests: int = -1
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None
+    queue: QueuePolicy = QueuePolicy()
     #: Ready replicas only, ordered by id.
     replicas: tuple[ReplicaTarget, ...] = ()
     #: How often callers report their load, in seconds; 0 where the number of replicas does not follow it.

@@ -157,6 +157,10 @@ class FakeGateway:
         """Return 200 as soon as there is a route."""
         return (200, "success") if self.prefix is not None else (503, "Route table is not populated yet.")
 
+    def full(self, route: RouteMatch) -> Failure | None:
+        """Return None: there is always room."""
+        return None
+
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink
     ) -> FakeUpstream:

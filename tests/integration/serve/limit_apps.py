@@ -52,6 +52,13 @@ class Limited:
         self.ongoing -= 1
         return serve.get_replica_context().replica_tag
 
+    async def nap(self) -> None:
+        """Take a moment in which others may be served."""
+        self.ongoing += 1
+        self.most = max(self.most, self.ongoing)
+        await asyncio.sleep(0.002)
+        self.ongoing -= 1
+
     async def seen(self) -> dict[str, Any]:
         return {"order": self.order, "most": self.most, "left": self.ongoing, "waiting": self.waiting}
 

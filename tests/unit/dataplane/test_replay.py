@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
 from trygon.dataplane.poison import CAUSE_WAIT_S, REFUSE_S
-from trygon.dataplane.pool import Pool
+from trygon.dataplane.pool import Pool, PoolHooks
 from trygon.dataplane.replay import MAX_HELD, REPLAY_WAIT_S
 from trygon.errors import BackPressureError, DeploymentUnavailableError, PoisonRequestError
 from trygon.spec.routing import DeathCause, DeploymentTargets, ReplicaDeath, ReplicaTarget
@@ -76,6 +77,10 @@ class Link:
         self.calls: dict[int, Call] = {}
         self.num = 0
         self.cancelled: list[int] = []
+
+    @property
+    def num_begun(self) -> int:
+        return self.num
 
     @property
     def pool(self) -> Pool:
@@ -145,6 +150,8 @@ class Request:
         self.pool: Withdrawable | None = None
         self.link: Any = None
         self.heard: list[Any] = []
+        self.ticket = PLAIN
+        self.due = 0.0
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link
@@ -197,9 +204,8 @@ class World:
         self.loop = Loop()
         self.orphans: list[Call] = []
         self.links: dict[str, Link] = {}
-        self.pool = Pool(
-            ("app", "Main", 1), self._connect, lambda: None, lambda _, call: self.orphans.append(call)
-        )
+        hooks = PoolHooks(self._connect, lambda: None, lambda _, call: self.orphans.append(call))
+        self.pool = Pool(("app", "Main", 1), hooks)
         self.deaths: tuple[ReplicaDeath, ...] = ()
         self.list(*(f"r{number}" for number in range(replicas)))
 
@@ -609,3 +615,17 @@ def test_a_real_loop_runs_the_desk() -> None:
         return request.heard
 
     assert ["answer"] == asyncio.run(run())
+
+
+def test_no_more_is_sent_again_than_the_budget_allows() -> None:
+    world = World(1)
+    link = world.links["r0"]
+    link.max_ongoing = 1000
+    requests = [world.send(b"%d" % number) for number in range(150)]
+
+    world.kill(link, DeathCause.OUTSIDE)
+
+    lost = [request for request in requests if request.is_over]
+    assert 50 == len(lost), "one replica's worth, 100, needs nobody to have earned it"
+    assert {"lost r0"} == {str(request.heard[0]) for request in lost}
+    assert 100 == world.pool.num_queued

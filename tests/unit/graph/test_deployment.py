@@ -159,7 +159,7 @@ def test_editors_see_every_option_by_name() -> None:
     names = list(inspect.signature(deployment).parameters)
 
     assert ["_func_or_class", "name", "version", "num_replicas", "ray_actor_options"] == names[:5]
-    assert 25 == len(names)
+    assert 26 == len(names)
 
 
 def test_run_targets_have_the_defaults_of_ray_serve() -> None:

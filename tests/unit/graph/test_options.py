@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from trygon.graph.deployment import Deployment, deployment
-from trygon.graph.options import announce_inert, option_names
+from trygon.graph.options import MAX_AUTO_ONGOING, announce_inert, option_names
 from trygon.spec.application import DeploymentOptions, ResourceRequest
 from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.logging_options import LoggingConfig
-from trygon.spec.options import GangSchedulingConfig, RequestRouterConfig
+from trygon.spec.options import GangSchedulingConfig, RequestQueueConfig, RequestRouterConfig
+from trygon.spec.queueing import NO_WAIT_BOUND, QueuePolicy
 from trygon.spec.validation import OptionError
 
 
@@ -117,6 +118,18 @@ def test_every_option_has_its_place_in_the_specification() -> None:
         {"max_replicas_per_node": 1, "gang_scheduling_config": {"gang_size": 1}},
         {"backpressure_config": {"status_code": 500}},
         {"backpressure_config": {"code": 503}},
+        {"max_ongoing_requests": "many"},
+        {"request_queue_config": {"max_wait_s": 0}},
+        {"request_queue_config": {"max_wait_s": -2}},
+        {"request_queue_config": {"max_wait": 1}},
+        {"request_queue_config": {"fairness_key": "x-tenant"}},
+        {"request_queue_config": {"fairness_key": "header:"}},
+        {"request_queue_config": {"fairness_key": "header:a b"}},
+        {"request_queue_config": {"fairness_key": 7}},
+        {"request_queue_config": {"priority": "client"}},
+        {"request_queue_config": {"priorities": {"high": 10_000}}},
+        {"request_queue_config": {"priorities": {"": 1}}},
+        {"request_queue_config": {"priorities": {str(n): n for n in range(33)}}},
         {"autoscaling_config": 3},
         {"autoscaling_config": {"min_replicas": 3}},
         {"logging_config": {"levels": 1}},
@@ -138,6 +151,38 @@ def test_a_value_that_cannot_be_is_refused_when_decorating(options: dict) -> Non
 
 
 @pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, QueuePolicy()),
+        ({"max_wait_s": 2}, QueuePolicy(max_wait_s=2.0)),
+        ({"max_wait_s": -1}, QueuePolicy(max_wait_s=NO_WAIT_BOUND)),
+        ({"fairness_key": "header:X-Tenant"}, QueuePolicy(fairness_key="header:x-tenant")),
+        ({"fairness_key": "client"}, QueuePolicy(fairness_key="client")),
+        ({"priorities": {"a": 1}}, QueuePolicy()),
+        (
+            {"priority": "header:X-P"},
+            QueuePolicy(priority="header:x-p", priorities={"low": -1, "normal": 0, "high": 1}),
+        ),
+        (
+            {"priority": "header:p", "priorities": {"Gold": "3"}},
+            QueuePolicy(priority="header:p", priorities={"gold": 3}),
+        ),
+    ],
+    ids=str,
+)
+def test_who_waits_how_long_and_in_which_order_is_an_option(given: dict, expected: QueuePolicy) -> None:
+    assert expected == made(request_queue_config=given).specification.queue
+    assert expected == made(request_queue_config=RequestQueueConfig(**given)).specification.queue
+
+
+def test_a_replica_may_learn_how_many_requests_it_works_on() -> None:
+    spec = made(max_ongoing_requests="auto").specification
+
+    assert (MAX_AUTO_ONGOING, True) == (spec.max_ongoing_requests, spec.tunes_ongoing_requests)
+    assert not made(max_ongoing_requests=MAX_AUTO_ONGOING).specification.tunes_ongoing_requests
+
+
+@pytest.mark.parametrize(
     "options, expected",
     [
         ({"num_replicas": None}, {"num_replicas": 1}),
@@ -147,6 +192,7 @@ def test_a_value_that_cannot_be_is_refused_when_decorating(options: dict) -> Non
         ({"user_config": None}, {"user_config": None}),
         ({"ray_actor_options": None}, {"resources": ResourceRequest(num_cpus=1)}),
         ({"backpressure_config": None}, {"backpressure_status_code": 503}),
+        ({"request_queue_config": None}, {"queue": QueuePolicy()}),
         ({"logging_config": None}, {"logging": None}),
         ({"deployment_actors": []}, {"inert": {}}),
         ({"max_replicas_per_node": None}, {"inert": {}}),
@@ -303,8 +349,8 @@ def test_the_caller_s_own_dict_is_not_touched() -> None:
     assert {"num_gpus": 1} == options
 
 
-def test_the_names_of_the_options_are_those_of_ray_serve() -> None:
-    assert {
+def test_the_names_of_the_options_are_those_of_ray_serve_and_one_of_our_own() -> None:
+    assert {"request_queue_config"} | {
         "name", "version", "num_replicas", "ray_actor_options", "placement_group_bundles",
         "placement_group_strategy", "placement_group_bundle_label_selector", "max_replicas_per_node",
         "user_config", "max_ongoing_requests", "max_queued_requests", "backpressure_config",

@@ -83,6 +83,12 @@ def test_an_unknown_deployment_names_those_that_are_there() -> None:
             apply_overrides(spec, (DeploymentConfig(name=name),), warn=lambda *_: None)
 
 
+def test_a_number_in_a_file_wins_over_a_learned_limit_in_the_code() -> None:
+    options, _ = over({"max_ongoing_requests": "auto"}, {"max_ongoing_requests": 9})
+
+    assert options_of(max_ongoing_requests=9) == options
+
+
 def test_options_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(OptionError, match="remove one of them"):
         over({}, {"num_replicas": 2, "autoscaling_config": {"max_replicas": 2}})
@@ -97,6 +103,11 @@ def test_options_that_exclude_each_other_are_refused() -> None:
         {"num_replicas": "auto"},
         {"backpressure_config": {"status_code": 429, "retry_after_s": 2.0}, "max_queued_requests": 3},
         {"logging_config": {"log_level": "DEBUG", "enable_access_log": False}},
+        {
+            "max_ongoing_requests": "auto",
+            "request_queue_config": {"max_wait_s": -1, "fairness_key": "client"},
+        },
+        {"request_queue_config": {"priority": "header:x-priority", "priorities": {"gold": 3}}},
         {
             "ray_actor_options": {
                 "num_cpus": 0.5,

@@ -21,6 +21,7 @@ from trygon.spec.plan import (
     removed_names,
     without_definitions,
 )
+from trygon.spec.queueing import QueuePolicy
 
 
 def deployment(name: str = "Hello", definition: bytes = b"code", **options: Any) -> DeploymentSpec:
@@ -57,6 +58,7 @@ def test_the_same_again_is_nothing_to_do() -> None:
         ({"user_config": {"x": 1}}, Change.RECONFIGURED, "user_config changed"),
         ({"max_ongoing_requests": 9}, Change.RECONFIGURED, "max_ongoing_requests 5 -> 9"),
         ({"logging": {"log_level": "DEBUG"}}, Change.RECONFIGURED, "logging changed"),
+        ({"queue": QueuePolicy(max_wait_s=3.0)}, Change.ADJUSTED, "queue changed"),
         ({"max_queued_requests": 7}, Change.ADJUSTED, "max_queued_requests -1 -> 7"),
         ({"health_check_period_s": 3.0}, Change.ADJUSTED, "health_check_period_s 10.0 -> 3.0"),
         ({"max_surge_percent": 0}, Change.ADJUSTED, "max_surge_percent None -> 0"),

@@ -123,9 +123,11 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
             name=name,
             revision=number,
             max_ongoing_requests=options.max_ongoing_requests,
+            tunes_ongoing_requests=options.tunes_ongoing_requests,
             max_queued_requests=options.max_queued_requests,
             backpressure_status_code=options.backpressure_status_code,
             backpressure_retry_after_s=options.backpressure_retry_after_s,
+            queue=options.queue,
             replicas=tuple(
                 ReplicaTarget(r.replica_id, r.launch.address)
                 for r in sorted(replicas, key=lambda replica: replica.replica_id)

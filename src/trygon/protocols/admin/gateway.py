@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from trygon.dataplane.frames import FrameFlag
-from trygon.dataplane.gateway import ResponseSink, RouteMatch, Upstream
+from trygon.dataplane.gateway import Failure, ResponseSink, RouteMatch, Upstream
 from trygon.dataplane.messages import HttpMeta
 from trygon.protocols.admin.access import Access
 from trygon.protocols.admin.answers import Answer, failure, head_lines
@@ -129,6 +129,9 @@ class AdminGateway:
 
     def health(self) -> tuple[int, str]:
         return 200, "success"
+
+    def full(self, route: RouteMatch) -> Failure | None:
+        return None
 
     def open(
         self, route: RouteMatch, meta: HttpMeta, body: bytes, *, more: bool, sink: ResponseSink

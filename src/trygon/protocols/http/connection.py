@@ -167,7 +167,15 @@ class HttpConnection(AnsweringConnection):
             return
         if head.expects_continue and not data and not self._parser.buffered:
             is_own = head.is_own and front.settings.own_paths
-            if is_own or front.gateway.match(head.path) is None:
+            route = None if is_own else front.gateway.match(head.path)
+            failure = None if route is None else front.gateway.full(route)
+            if failure is not None:
+                self.phase = ACTIVE
+                self._route = route
+                self._upstream = None
+                self.on_failure(failure)
+                return
+            if route is None:
                 # The client waits for a word before it sends the body: the final one will do.
                 self._dispatch(b"", more=False)
                 return
