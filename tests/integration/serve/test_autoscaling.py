@@ -119,9 +119,10 @@ def test_a_policy_decides_from_a_process_of_its_own(
     )
     assert 3 == num_running("policy")
 
-    said.write_text("end")
     old = process(record, "trygon-helper")
-    wait_until(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE, "the helper's end")
+    said.write_text("end")
+    psutil.wait_procs([old], timeout=20)
+    assert not old.is_running()
     said.write_text("2")
     wait_running(2, "policy")
     assert "" == deployment_of("policy", "Busy").message
