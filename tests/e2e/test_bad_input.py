@@ -139,7 +139,7 @@ MISTAKES = {
     "no such folder": ("shop:app --app-dir nowhere", 2, ["'nowhere'", "--app-dir"]),
     "no such working folder": ("shop:app --working-dir nowhere", 2, ["nowhere", "make it or name another"]),
     "remote working folder": ("shop:app --working-dir s3://x/y.zip", 2, ["s3://x/y.zip", "local folder"]),
-    "pip in the environment": ('shop:app --runtime-env-json {"pip":["x"]}', 2, ["'pip'", "install"]),
+    "conda in the environment": ('shop:app --runtime-env-json {"conda":["x"]}', 2, ["'conda'"]),
     "environment no JSON": ("shop:app --runtime-env-json {", 2, ["--runtime-env-json is not JSON"]),
     "environment no mapping": ("shop:app --runtime-env-json [1]", 2, ["env_vars", "[1]"]),
     "no such environment file": ("shop:app --runtime-env env.yaml", 2, ["'env.yaml'", "No such file"]),
