@@ -66,12 +66,13 @@ def plan_move(
     """Return what to start, who is to go, and when to look again if a pause must end first."""
     name, wanted = move.deployment.name, move.deployment.options.num_replicas
     generation = move.revision.generation(name)
-    # Helpers come and go with the health of others.
+    # Helpers come and go with the health of others. Were one let go here, it would be started again at once.
     own = [r for r in application.of(name, generation) if r.live and not r.launch.is_helper]
+    replaced = [r for r in move.others if not r.launch.is_helper]
     new = [r for r in own if r.launch.rank < wanted]
     # Ranks stay contiguous when a deployment shrinks: the highest go.
-    others = [r for r in own if r.launch.rank >= wanted] + [r for r in move.others if r.live]
-    leaving = sum(1 for r in move.others if not r.live)
+    others = [r for r in own if r.launch.rank >= wanted] + [r for r in replaced if r.live]
+    leaving = sum(1 for r in replaced if not r.live)
     record = application.record(name, generation)
     is_moving = bool(others or leaving)
     limits = move.limits if is_moving else None
