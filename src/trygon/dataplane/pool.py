@@ -294,4 +294,6 @@ class Pool:
             self.links.remove(link)
             for target in self._targets.replicas:
                 if target.replica_id == link.replica_id:
-                    self.links.append(self._connect(self, target.replica_id, target.address))
+                    successor = self._connect(self, target.replica_id, target.address)
+                    successor.is_doubted = True
+                    self.links.append(successor)
