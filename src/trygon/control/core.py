@@ -16,7 +16,54 @@ from trygon.control.reconcile.application import reconcile
 from trygon.control.reconcile.routing import Routes
 from trygon.control.state import Application, ControllerState
 
-__all__ = ["Core", "Wakes"]
+__all__ = ["Core", "Unsettled", "Wakes"]
+
+#: An ordinary step looks at an application three or four times: it acts, sees what came of it, and finds nothing.
+_ORDINARY_ROUNDS = 16
+#: Start, find no place, make room, give up, put in order again what is left.
+_ROUNDS_PER_DEPLOYMENT = 8
+
+
+class Unsettled(Exception):
+    """Deciding that does not come to rest, because one rule undoes what another one did."""
+
+
+class _Rounds:
+    """Counts how often one step looks at each application, and knows when it never ends.
+
+    One round does for all replicas of a deployment what a rule asks for. Another follows where a rule has to
+    answer to what came of that, a few times for each deployment; so the bound follows from how many there are.
+    It does not count replicas: those that a step starts and lets go again must not put off its end.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def count(self, application: Application, actions: tuple[Action, ...]) -> None:
+        """Take note of one round.
+
+        Raises:
+            Unsettled: There were too many.
+        """
+        name = application.name
+        self._counts[name] = count = self._counts.get(name, 0) + 1
+        if count > _ORDINARY_ROUNDS and count > _most_rounds(application):
+            raise Unsettled(
+                f"deciding about application {name!r} should come to rest, but goes on after {count} rounds;"
+                f" the last one asked for {_told(actions)}"
+            )
+
+
+def _most_rounds(application: Application) -> int:
+    revisions = (application.target, application.serving)
+    num_deployments = sum(len(revision.by_name) for revision in revisions if revision is not None)
+    return _ORDINARY_ROUNDS + _ROUNDS_PER_DEPLOYMENT * num_deployments
+
+
+def _told(actions: tuple[Action, ...]) -> str:
+    """Say what was asked for; one round may start a thousand replicas."""
+    more = f" and {len(actions) - 3} more" if len(actions) > 3 else ""
+    return ", ".join(map(repr, actions[:3])) + more
 
 
 class Wakes:
@@ -82,6 +129,9 @@ class Core:
 
         Returns:
             Whether the routing table changed; None when called from an action, whose `tell` goes on with these.
+
+        Raises:
+            Unsettled: What follows from them never ends. The state is not to be used any more.
         """
         self._events.extend(events)
         if self._is_running:
@@ -89,6 +139,7 @@ class Core:
         self._is_running = True
         touched: set[str] = set()
         seen: set[str] = set()
+        rounds = _Rounds()
         try:
             while self._events or touched:
                 while self._events:
@@ -96,18 +147,19 @@ class Core:
                 if touched:
                     name = touched.pop()
                     seen.add(name)
-                    self._reconcile(name)
+                    self._reconcile(name, rounds)
         finally:
             self._is_running = False
         return self.routes.refresh(self.state, seen)
 
-    def _reconcile(self, name: str) -> None:
+    def _reconcile(self, name: str, rounds: _Rounds) -> None:
         application = self.state.applications.get(name)
         if application is None:
             self.wakes.set(name, None)
             return
         self.num_reconciled += 1
         plan = reconcile(application, self._now(), longest_drain_s=self.longest_drain_s)
+        rounds.count(application, plan.actions)
         self.wakes.set(name, plan.wake_at)
         for action in plan.actions:
             self._run(application, action)

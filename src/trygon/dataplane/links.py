@@ -102,6 +102,7 @@ class ReplicaLink(FrameConnection):
         "_streams",
         "budget",
         "heard",
+        "is_doubted",
         "is_leaving",
         "is_open",
         "is_suspect",
@@ -136,6 +137,8 @@ class ReplicaLink(FrameConnection):
         #: Slots held by other callers, as of the last answer; the router forgets it bit by bit.
         self.others = 0
         self.is_open = False
+        #: True until the replica has answered once, where a connection before this one was lost.
+        self.is_doubted = False
         #: Requests that may be sent after a reject; None is no limit but `max_ongoing`.
         self.budget: int | None = None
         #: True when the routing table no longer lists the replica: finish and close.
@@ -268,6 +271,8 @@ class ReplicaLink(FrameConnection):
             return
         if kind == _PONG:
             self.ping_sent_at = 0.0
+            if self.is_doubted:
+                self._open()
             return
         if kind == _REJECT:
             self._on_reject(stream)
@@ -313,6 +318,15 @@ class ReplicaLink(FrameConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if self.is_doubted:
+            # A process that is being killed closes its sockets one by one: its listening one may still take
+            # connections, and would take requests into its grave.
+            self.send(encode(FrameKind.PING, 0))
+        else:
+            self._open()
+
+    def _open(self) -> None:
+        self.is_doubted = False
         self.is_open = True
         self._owner.on_room(self)
 

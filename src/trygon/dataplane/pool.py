@@ -402,4 +402,6 @@ class Pool:
             self._num_started_before += link.num_begun
             for target in self._targets.replicas:
                 if target.replica_id == link.replica_id:
-                    self.links.append(self._hooks.connect(self, target.replica_id, target.address))
+                    successor = self._hooks.connect(self, target.replica_id, target.address)
+                    successor.is_doubted = True
+                    self.links.append(successor)

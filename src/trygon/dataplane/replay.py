@@ -10,16 +10,16 @@ import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Protocol, cast
+from typing import Protocol
 
 from trygon.dataplane.admission import RetryBudget
-from trygon.dataplane.fairness import CallQueue, Ticket
-from trygon.dataplane.frames import FrameFlag, FrameKind
+from trygon.dataplane.fairness import CallQueue
+from trygon.dataplane.held import Guests, Held
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
-from trygon.dataplane.messages import ErrorKind, Evidence
 from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
 from trygon.dataplane.stamps import monotonic
+from trygon.dataplane.tracked import Tracked
 from trygon.errors import BackPressureError, PoisonRequestError
 from trygon.spec.routing import DeathCause, ReplicaDeath
 
@@ -31,12 +31,6 @@ MAX_HELD = 1024
 REPLAY_WAIT_S = 10.0
 #: Replays in 10 seconds that need no other requests to have earned them, as many as one replica works on at least.
 MIN_REPLAYS = 10
-
-_MORE = int(FrameFlag.MORE)
-_CREDIT = int(FrameKind.CREDIT)
-_ERROR = int(FrameKind.ERROR)
-#: The replica did not say what became of the request.
-_UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.TIMEOUT), int(ErrorKind.UNAVAILABLE))
 
 _randbits = random.getrandbits
 
@@ -75,114 +69,6 @@ class DeskPool(Withdrawable, Protocol):
         """Refuse `call` if too many wait."""
 
 
-class _Tracked:
-    """Stands between a call and its link while its kind is of interest, to see how it ends.
-
-    Towards the link it is the call, towards the call it is the link and the place where it waits.
-    """
-
-    __slots__ = (
-        "call",
-        "desk",
-        "is_replay",
-        "is_trial",
-        "kind",
-        "link",
-        "replica_id",
-        "until",
-        "was_trial",
-        "where",
-    )
-
-    def __init__(self, desk: ReplayDesk, call: Call, kind: bytes) -> None:
-        self.desk = desk
-        self.call = call
-        self.kind = kind
-        self.link: ReplicaLink | None = None
-        #: Where it waits outside of the desk.
-        self.where: Withdrawable | None = None
-        #: Sent for the second time; never for a third.
-        self.is_replay = False
-        #: Under way as the only one of a suspect kind, its answer not begun.
-        self.is_trial = False
-        self.was_trial = False
-        #: Of a replay: who died with it, and how long it may wait for a second replica.
-        self.replica_id = ""
-        self.until = 0.0
-
-    # ---- links.Call
-
-    @property
-    def model_id(self) -> str:
-        return self.call.model_id
-
-    @property
-    def ticket(self) -> Ticket:
-        return self.call.ticket
-
-    @property
-    def due(self) -> float:
-        return self.call.due
-
-    def start(self, link: ReplicaLink, stream: int) -> None:
-        self.link = link
-        # What a call asks of its link is answered below.
-        self.call.start(cast("ReplicaLink", self), stream)
-
-    def on_frame(self, kind: int, flags: int, status: int, head: bytes, body: bytes) -> None:
-        self.call.on_frame(kind, flags, status, head, body)
-        if kind == _CREDIT:
-            return
-        if flags & _MORE:
-            self.desk.leave(self)
-        else:
-            self.desk.end(self, is_done=kind != _ERROR or status not in _UNDONE)
-
-    def on_moved(self, pool: Withdrawable) -> None:
-        self.link = None
-        self.where = pool
-        self.call.on_moved(self)
-
-    def on_lost(self, replica_id: str) -> None:
-        self.call.on_lost(replica_id)
-        self.desk.end(self, is_done=False)
-
-    def on_refused(self, error: Exception) -> None:
-        self.call.on_refused(error)
-        self.desk.end(self, is_done=False)
-
-    def evidence(self) -> Evidence | None:
-        return self.call.evidence()
-
-    # ---- what the call asks of its link
-
-    @property
-    def is_paused(self) -> bool:
-        return self.link is not None and self.link.is_paused
-
-    def send(self, frame: bytes) -> None:
-        if self.link is not None:
-            self.link.send(frame)
-
-    def cancel(self, stream: int) -> None:
-        if self.link is not None:
-            self.link.cancel(stream)
-        self.desk.end(self, is_done=False)
-
-    def forget(self, stream: int) -> None:
-        if self.link is not None:
-            self.link.forget(stream)
-        self.desk.end(self, is_done=False)
-
-    # ---- Withdrawable
-
-    def withdraw(self, call: Call) -> None:
-        del call  # its own
-        self.desk.withdraw(self)
-        if self.where is not None:
-            self.where.withdraw(self)
-
-
 class ReplayDesk:
     """Takes the requests of one pool from a death on until nothing is suspect any more."""
 
@@ -197,7 +83,6 @@ class ReplayDesk:
         "_loop",
         "_pool",
         "_timer",
-        "num_held",
     )
 
     def __init__(self, pool: DeskPool, loop: asyncio.AbstractEventLoop) -> None:
@@ -206,18 +91,17 @@ class ReplayDesk:
         self._ledger = PoisonLedger()
         #: Bounds what deaths add to the load.
         self._budget = RetryBudget()
-        #: What waits for a verdict or for a replica without other guests, by kind, oldest first. By kind, because
-        #: one verdict is for all of it: a thousand that wait must not be looked at for each answer of another.
-        self._held: dict[bytes, OrderedDict[_Tracked, None]] = {}
-        #: How many these are.
-        self.num_held = 0
-        #: Trials and replays under way without an answer. A trial is alone on its replica, or it would take a
-        #: replay with it, which is not sent a third time.
-        self._guests: dict[_Tracked, ReplicaLink] = {}
+        self._held = Held()
+        self._guests = Guests()
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._is_pumping = False
         self._is_closed = False
+
+    @property
+    def num_held(self) -> int:
+        """How many requests wait here."""
+        return self._held.count
 
     # ---- what happens
 
@@ -244,9 +128,9 @@ class ReplayDesk:
             tracked.call.on_moved(tracked)
         return list(kept)
 
-    def _sort(self, calls: Iterable[Call]) -> tuple[list[_Tracked], list[Call], set[bytes]]:
+    def _sort(self, calls: Iterable[Call]) -> tuple[list[Tracked], list[Call], set[bytes]]:
         """Return what may be sent again, what may not, and the kinds that may have ended the replica."""
-        kept: list[_Tracked] = []
+        kept: list[Tracked] = []
         failed: list[Call] = []
         least = max(self._pool.max_ongoing_requests, MIN_REPLAYS)
         self._budget.earn(self._pool.num_started, least, self._loop.time())
@@ -254,7 +138,7 @@ class ReplayDesk:
         waiting: set[bytes] = set()
         begun: set[bytes] = set()
         for call in calls:
-            tracked = call if isinstance(call, _Tracked) else None
+            tracked = call if isinstance(call, Tracked) else None
             inner = tracked.call if tracked is not None else call
             evidence = inner.evidence()
             if tracked is not None:
@@ -268,12 +152,12 @@ class ReplayDesk:
                 (begun if evidence.has_begun else waiting).add(evidence.kind)
             was_sent_again = tracked is not None and tracked.is_replay
             if evidence.is_retryable and not was_sent_again and self._budget.spend():
-                kept.append(tracked or _Tracked(self, inner, evidence.kind))
+                kept.append(tracked or Tracked(self, inner, evidence.kind))
             else:
                 failed.append(inner)
         return kept, failed, self._ledger.blame(trials, waiting, begun)
 
-    def _keep(self, kept: list[_Tracked], replica_id: str, failed: list[Call], now: float) -> None:
+    def _keep(self, kept: list[Tracked], replica_id: str, failed: list[Call], now: float) -> None:
         for tracked in kept:
             if self.num_held >= MAX_HELD:
                 failed.append(tracked.call)
@@ -286,7 +170,7 @@ class ReplayDesk:
             tracked.link = None
             tracked.where = None
             tracked.call.on_moved(tracked)
-            self._hold(tracked)
+            self._held.add(tracked)
 
     def _look_again_at_waiting(self, now: float) -> None:
         """Judge what was waiting before this death."""
@@ -295,7 +179,7 @@ class ReplayDesk:
             if tracked is None:
                 self._pool.waiting[call] = monotonic()
             elif tracked.is_replay or self._ledger.judge(tracked.kind, now) is not Verdict.PASS:
-                self._hold(tracked)
+                self._held.add(tracked)
             else:
                 self._pool.waiting[tracked] = monotonic()
 
@@ -306,18 +190,18 @@ class ReplayDesk:
             self._ledger.explain(death.replica_id, now, is_own=death.cause is not DeathCause.OUTSIDE)
         self.pump()
 
-    def leave(self, tracked: _Tracked) -> None:
+    def leave(self, tracked: Tracked) -> None:
         """Let others have its replica: it is over, or its answer has begun."""
         if self._leave(tracked) and self._held:
             self.pump()
 
-    def _leave(self, tracked: _Tracked) -> bool:
+    def _leave(self, tracked: Tracked) -> bool:
         if tracked.is_trial:
             tracked.is_trial = False
             self._ledger.end_try(tracked.kind)
-        return self._guests.pop(tracked, None) is not None
+        return self._guests.discard(tracked)
 
-    def end(self, tracked: _Tracked, *, is_done: bool) -> None:
+    def end(self, tracked: Tracked, *, is_done: bool) -> None:
         """Hear that a request is over; done, it clears its kind."""
         has_left = self._leave(tracked)
         if is_done:
@@ -325,32 +209,15 @@ class ReplayDesk:
         if (is_done or has_left) and self._pool.desk is self:
             self.pump()
 
-    def withdraw(self, tracked: _Tracked) -> None:
+    def withdraw(self, tracked: Tracked) -> None:
         """Forget a request that its caller gave up."""
-        self._unhold(tracked)
+        self._held.discard(tracked)
         self.end(tracked, is_done=False)
         self._settle()
 
     def take_held(self) -> list[Call]:
         """Return what waits here, and hold nothing."""
-        held: list[Call] = [tracked for queue in self._held.values() for tracked in queue]
-        self._held.clear()
-        self.num_held = 0
-        return held
-
-    def _hold(self, tracked: _Tracked, *, first: bool = False) -> None:
-        queue = self._held.setdefault(tracked.kind, OrderedDict())
-        queue[tracked] = None
-        queue.move_to_end(tracked, last=not first)
-        self.num_held += 1
-
-    def _unhold(self, tracked: _Tracked) -> None:
-        queue = self._held.get(tracked.kind)
-        if queue is not None and tracked in queue:
-            del queue[tracked]
-            self.num_held -= 1
-            if not queue:
-                del self._held[tracked.kind]
+        return self._held.take_all()
 
     def close(self) -> list[Call]:
         """Stop; return what waits here."""
@@ -372,11 +239,11 @@ class ReplayDesk:
         if verdict is Verdict.REFUSE:
             self._refuse(tracked, now)
         elif verdict is Verdict.PASS and not tracked.is_replay:
-            return tracked, self._quiet_links()
+            return tracked, self._guests.quiet(self._pool.links)
         elif self.num_held >= MAX_HELD:
             tracked.call.on_refused(BackPressureError(self.num_held, MAX_HELD))
         elif not self._pool.is_over_bound(tracked):
-            self._hold(tracked)
+            self._held.add(tracked)
             self.pump()
         return None
 
@@ -387,22 +254,22 @@ class ReplayDesk:
             return False
         self._leave(tracked)
         if tracked.is_replay or not self._pool.is_over_bound(tracked):
-            self._hold(tracked, first=True)
+            self._held.add(tracked, first=True)
             self.pump()
         return True
 
-    def _track(self, call: Call) -> _Tracked | None:
-        if isinstance(call, _Tracked):
+    def _track(self, call: Call) -> Tracked | None:
+        if isinstance(call, Tracked):
             call.desk = self
             return call
         evidence = call.evidence()
         if evidence is None or evidence.kind is None:
             return None
-        tracked = _Tracked(self, call, evidence.kind)
+        tracked = Tracked(self, call, evidence.kind)
         tracked.on_moved(self._pool)
         return tracked
 
-    def _refuse(self, tracked: _Tracked, now: float) -> None:
+    def _refuse(self, tracked: Tracked, now: float) -> None:
         if tracked.is_replay:
             tracked.call.on_lost(tracked.replica_id)
         else:
@@ -419,7 +286,7 @@ class ReplayDesk:
         try:
             now = self._loop.time()
             self._ledger.expire(now)
-            for kind in list(self._held):
+            for kind in self._held.kinds():
                 self._pump_kind(kind, now)
         finally:
             self._is_pumping = False
@@ -427,7 +294,7 @@ class ReplayDesk:
 
     def _pump_kind(self, kind: bytes, now: float) -> None:
         # Looked up each time: what is told to one may have ended another, or cleared its kind.
-        while queue := self._held.get(kind):
+        while queue := self._held.of(kind):
             verdict = self._ledger.judge(kind, now)
             if verdict is Verdict.WAIT:
                 return
@@ -436,64 +303,51 @@ class ReplayDesk:
                 return
             tracked = next(iter(queue))
             if verdict is Verdict.REFUSE:
-                self._unhold(tracked)
+                self._held.discard(tracked)
                 self._refuse(tracked, now)
             elif self._pool.is_unavailable(tracked):
-                self._unhold(tracked)
+                self._held.discard(tracked)
             elif not self._send(tracked):
                 return
 
-    def _try(self, queue: OrderedDict[_Tracked, None], now: float) -> None:
+    def _try(self, queue: OrderedDict[Tracked, None], now: float) -> None:
         """Run one suspect where no other guest is; one that has cost a replica not on the last of several."""
-        candidate: _Tracked | None = next(iter(queue))
+        candidate: Tracked | None = next(iter(queue))
         num_open = sum(link.is_open and not link.is_leaving for link in self._pool.links)
         if num_open < 2 and self._pool.num_replicas > 1:
             candidate = next((tracked for tracked in queue if not tracked.is_replay), None)
             for tracked in [tracked for tracked in queue if tracked.is_replay and now >= tracked.until]:
-                self._unhold(tracked)
+                self._held.discard(tracked)
                 tracked.call.on_lost(tracked.replica_id)
         # One that is told of its loss may have ended another.
         if candidate is None or candidate not in queue:
             return
-        taken = set(self._guests.values())
-        open_links = [link for link in self._pool.links if link not in taken]
-        link = place(open_links, candidate.model_id, _randbits(32))
+        link = self._guests.link_for_trial(self._pool.links, candidate.model_id)
         if link is not None:
-            self._unhold(candidate)
+            self._held.discard(candidate)
             candidate.is_trial = candidate.was_trial = True
             self._ledger.begin_try(candidate.kind)
-            self._guests[candidate] = link
+            self._guests.add(candidate, link)
             link.begin(candidate)
         elif self._pool.is_unavailable(candidate):
-            self._unhold(candidate)
+            self._held.discard(candidate)
 
-    def _send(self, tracked: _Tracked) -> bool:
+    def _send(self, tracked: Tracked) -> bool:
         """Send what nothing is known against, a replay only where no suspect is; False when it has to wait here."""
         if tracked.is_replay:
-            taken = {link for guest, link in self._guests.items() if guest.is_trial}
-            open_links = [link for link in self._pool.links if link not in taken]
-            link = place(open_links, tracked.model_id, _randbits(32))
+            link = self._guests.link_for_replay(self._pool.links, tracked.model_id)
             if link is None:
                 return False
-            self._guests[tracked] = link
+            self._guests.add(tracked, link)
         else:
-            link = place(self._quiet_links(), tracked.model_id, _randbits(32))
-        self._unhold(tracked)
+            link = place(self._guests.quiet(self._pool.links), tracked.model_id, _randbits(32))
+        self._held.discard(tracked)
         if link is not None:
             link.begin(tracked)
         else:
             tracked.on_moved(self._pool)
             self._pool.returned[tracked] = monotonic()
         return True
-
-    def _quiet_links(self) -> list[ReplicaLink]:
-        """Return the replicas without guests, if any of them has room: a newcomer may be poison too."""
-        links = self._pool.links
-        if not self._guests:
-            return links
-        taken = set(self._guests.values())
-        quiet = [link for link in links if link not in taken and link.has_room and not link.is_suspect]
-        return quiet or links
 
     # ---- when to look again
 
@@ -504,12 +358,7 @@ class ReplayDesk:
         is_needed = bool(self._held) or not self._ledger.is_empty
         self._pool.desk = self if is_needed else None
         now = self._loop.time()
-        # The first replay of each kind: the others were lost later, or with it.
-        dues = [
-            next((tracked.until for tracked in queue if tracked.is_replay), 0.0)
-            for queue in self._held.values()
-        ]
-        dues = [until for until in dues if until > now]
+        dues = list(self._held.dues(now))
         due = self._ledger.next_due(now)
         if due is not None:
             dues.append(due)

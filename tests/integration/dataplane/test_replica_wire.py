@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -309,6 +310,33 @@ def test_a_lost_replica_fails_what_it_had_and_keeps_what_waits(short_path: Path)
                 with pytest.raises(ReplicaDiedError):
                     await response
             assert [0, 1, 2] == [await response for response in queued]
+
+    run(scene)
+
+
+def test_a_dying_process_that_still_takes_connections_gets_no_request(short_path: Path) -> None:
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        async with house(short_path, "one") as one, caller(table(1, one)) as (_, handle):
+            assert 1 == await handle.echo.remote(1)
+            with socket.socket(socket.AF_UNIX) as dying:
+                dying.setblocking(False)
+                one.replica._server.close()  # type: ignore[union-attr]
+                Path(one.path).unlink()
+                dying.bind(one.path)
+                dying.listen()
+                for connection in list(one.replica._connections):
+                    connection.abort()
+                accepted, _ = await loop.sock_accept(dying)
+                with accepted:
+                    crossing = handle.echo.remote(2)
+                    heard = await loop.sock_recv(accepted, 65536)
+            Path(one.path).unlink()
+            await one.replica.listen(one.path)
+
+            assert 2 == await crossing
+
+        assert encode(FrameKind.PING, 0) == heard
 
     run(scene)
 

@@ -492,6 +492,28 @@ def test_crash_in_the_middle_of_batches_does_not_stop_them(world: World) -> None
     assert 4 == len(world.running(revision=2)) == len(world.ids())
 
 
+def test_helper_that_comes_in_the_middle_of_batches_stays_until_the_update_is_complete(world: World) -> None:
+    spec = deployment("Main", num_replicas=2, max_surge_percent=50, rolling_update_percentage=0.5)
+    up(world, spec)
+    stuck = world.running()
+    world.deploy(application(spec))
+    (new,) = world.starting()
+
+    for replica in stuck:
+        world.blocked(replica)
+    world.advance(10.1)
+
+    (helper,) = (r.replica_id for r in world.app().replicas.values() if r.launch.is_helper)
+    assert {new, helper} == set(world.starting())
+    world.ready(helper)
+    while world.starting():
+        world.ready(*world.starting())
+        world.ended(*world.draining(), reason="exit code 0")
+    assert [0, 1] == sorted(ranks(world, *world.running()))
+    assert helper not in world.ids()
+    assert 2 == world.app().serving.number  # type: ignore[union-attr]
+
+
 def test_parents_wait_for_their_children_in_batches(world: World) -> None:
     options = {"num_replicas": 2, "max_surge_percent": 50}
     graph = (deployment("Top", children=("Leaf",), **options), deployment("Leaf", **options))

@@ -218,20 +218,19 @@ class World:
         while (at := self.core.wakes.next()) is not None and at <= end:
             self.now = max(self.now, at)
             self.tell(Woken(self.core.wakes.take_due(self.now)))
+            following = self.core.wakes.next()
+            assert following is None or following > self.now, "who is woken asks for a later time, or none"
         self.now = end
 
     def tell(self, *events: Event) -> None:
-        before = self.core.num_reconciled
         for event in events:
             self.core.tell(event)
             self.state.validate()
-        assert self.core.num_reconciled - before < 1000 * (len(events) + 1), "the core does not come to rest"
         self._publish()
 
     def _run(self, _: Application, action: Action) -> None:
         self.actions.append(action)
         self.state.validate()
-        assert len(self.actions) < 100_000, "the core does not come to rest"
         self.core.add(self._first_event(action))
 
     def _first_event(self, action: Action) -> Event:

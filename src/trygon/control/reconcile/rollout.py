@@ -69,11 +69,12 @@ def plan_move(
     """Return what to start, who is to go, and when to look again if a pause must end first."""
     name, wanted = move.deployment.name, move.wanted
     generation = move.revision.generation(name)
-    # Helpers come and go with the health of others.
+    # Helpers come and go with the health of others. Were one let go here, it would be started again at once.
     own = [r for r in application.of(name, generation) if r.live and not r.launch.is_helper]
+    replaced = [r for r in move.others if not r.launch.is_helper]
     new, surplus = _kept(own, move)
-    others = surplus + [r for r in move.others if r.live]
-    leaving = sum(1 for r in move.others if not r.live)
+    others = surplus + [r for r in replaced if r.live]
+    leaving = sum(1 for r in replaced if not r.live)
     record = application.record(name, generation)
     is_moving = bool(others or leaving)
     limits = move.limits if is_moving else None
