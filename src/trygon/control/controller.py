@@ -26,20 +26,17 @@ from trygon.control.actions import (
     ResizeDeployment,
     StartReplica,
 )
-from trygon.control.admission import admit, check_revision, notes_for
-from trygon.control.blobs import detach_code
 from trygon.control.calls import Waiters
+from trygon.control.changes import Changes
 from trygon.control.core import Core
 from trygon.control.deaths import death_cause
-from trygon.control.details import applications_details
+from trygon.control.details import instance_details, instance_status
 from trygon.control.events import (
     ApplicationDeleted,
-    ApplicationDeployed,
     ApplicationForgotten,
     CallerLost,
     DeploymentScaled,
     Event,
-    InstanceChanged,
     LoadReported,
     PolicyAsked,
     ReplicaAdopted,
@@ -66,13 +63,10 @@ from trygon.control.goal import goal_of
 from trygon.control.helpers import HelperDesk
 from trygon.control.keeping import Keeper
 from trygon.control.launching import Launching
-from trygon.control.reconcile.change import next_revision
 from trygon.control.reconcile.replica import ReplicaPhase
-from trygon.control.reconcile.status import application_status
 from trygon.control.server import ControlServer, Peer
 from trygon.control.settling import Settling
-from trygon.control.sizing import scaled_base
-from trygon.control.state import Application, Revision
+from trygon.control.state import Application
 from trygon.control.store import Store
 from trygon.control.watch import HealthWatch
 from trygon.engine.base import (
@@ -83,9 +77,7 @@ from trygon.engine.base import (
     ReplicaUnplaceable,
     ShutdownBegun,
 )
-from trygon.errors import DeployError, InstanceError, TrygonError
-from trygon.spec.application import ApplicationSpec
-from trygon.spec.capacity import at_capacity, with_replicas
+from trygon.errors import InstanceError, TrygonError
 from trygon.spec.control import (
     Call,
     DeleteApplication,
@@ -115,10 +107,8 @@ from trygon.spec.control import (
 from trygon.spec.control import (
     DrainReplica as DrainOrder,
 )
-from trygon.spec.details import ControllerInfo, InstanceDetails, ProxyDetails
 from trygon.spec.instance import InstanceRecord
-from trygon.spec.status import InstanceStatus, ProxyStatus
-from trygon.spec.validation import near_names
+from trygon.spec.status import ProxyStatus
 
 __all__ = ["Controller"]
 
@@ -176,8 +166,7 @@ class Controller:
         self._helpers = HelperDesk(self.state, engine, clock, record, launching.blobs, self._handle)
         self._wake: asyncio.TimerHandle | None = None
         self._shutdown: ShutdownBegun | None = None
-        #: One deploy or delete at a time: each is saved before it is acted on.
-        self._changing = asyncio.Lock()
+        self._changes = Changes(self.state, self._keeper, engine, clock, self._handle)
         self._tasks: set[asyncio.Task[None]] = set()
         #: Exits that wait for the replica's link to end, by replica id.
         self._exits: dict[str, ReplicaExited] = {}
@@ -459,20 +448,20 @@ class Controller:
         try:
             match request:
                 case DeployApplications():
-                    peer.reply(call.seq, await self._deploy(request))
+                    peer.reply(call.seq, await self._changes.deploy(request))
                 case WaitApplications():
                     self._waiters.add_running(peer, call.seq, request.revisions)
                     self._waiters.look(self.state)
                 case DeleteApplication():
-                    await self._delete(request)
+                    await self._changes.delete(request)
                     peer.reply(call.seq)
                 case WaitDeleted():
                     self._waiters.add_deleted(peer, call.seq, request.name)
                     self._waiters.look(self.state)
                 case UndoApplication():
-                    peer.reply(call.seq, await self._undo(request))
+                    peer.reply(call.seq, await self._changes.undo(request))
                 case ScaleDeployment():
-                    peer.reply(call.seq, await self._scale(request))
+                    peer.reply(call.seq, await self._changes.scale(request))
                 case GetStatus() | GetDetails() | GetGoal() | GetHistory() | Explain() | InstanceInfo():
                     if isinstance(request, GetStatus | GetDetails):
                         await self._settling.wait()
@@ -494,195 +483,30 @@ class Controller:
         """Return what a question that changes nothing is answered with."""
         match request:
             case GetStatus():
-                return self.status()
+                return instance_status(self.state, self._proxies())
             case GetDetails():
-                return self.details()
+                return instance_details(
+                    self.state,
+                    self._record,
+                    self._proxies(),
+                    controller_pid=os.getpid(),
+                    now=self._clock.monotonic(),
+                    wall_now=self._clock.wall(),
+                )
             case GetGoal():
                 return goal_of(self.state, self._engine.resources())
             case GetHistory():
-                return self._keeper.history.records(self._remembered(request.name))
+                return self._keeper.history.records(self._changes.remembered(request.name))
             case Explain():
                 return explain(self.state, request.name, self._clock.monotonic())
             case InstanceInfo():
                 return self._record
 
-    async def _deploy(self, request: DeployApplications) -> dict[str, int]:
-        specs, blobs = [], {}
-        for given in request.applications:
-            spec, found = await asyncio.to_thread(detach_code, given)
-            specs.append(spec)
-            blobs.update(found)
-        async with self._changing:
-            repeated = self._repeated([spec.name for spec in specs], request.token)
-            if repeated is not None:
-                return repeated
-            for name, seen in request.expected_revisions.items():
-                check_revision(self.state.applications.get(name), name, seen)
-            return await self._want(tuple(specs), blobs, request)
-
-    async def _undo(self, request: UndoApplication) -> dict[str, int]:
-        async with self._changing:
-            repeated = self._repeated([request.name], request.token)
-            if repeated is not None:
-                return repeated
-            if request.expected_revision is not None:
-                found = self.state.applications.get(request.name)
-                check_revision(found, request.name, request.expected_revision)
-            earlier = self._keeper.history.earlier(self._remembered(request.name), request.to)
-            spec = await self._keeper.revive(earlier)
-            origin = f"undo: revision {earlier.number} again"
-            return await self._want(
-                (spec,), {}, DeployApplications(applications=(), token=request.token, origin=origin)
-            )
-
-    async def _scale(self, request: ScaleDeployment) -> dict[str, int]:
-        """Give a deployment another size; a revision of its own, so that it is saved and rolled out like any."""
-        name, wanted = request.deployment, request.num_replicas
-        async with self._changing:
-            base = scaled_base(self.state.applications.get(request.application), request)
-            if base.by_name[name].options.num_replicas == wanted:
-                return {request.application: base.number}
-            origin = f"scaled: {name} to {wanted}"
-            call = DeployApplications(applications=(), declarative=True, origin=origin)
-            spec = with_replicas(base.spec, name, wanted)
-            return await self._want((spec,), {}, call, scales=base.scales or base.number)
-
-    def _remembered(self, name: str) -> Application:
-        """Return an application that is there, or stands for one that is gone and has a history."""
-        known = [*self.state.applications, *(gone.name for gone in self._keeper.history.deleted(()))]
-        if name not in known:
-            hint = near_names(name, known) or "; trygon status shows what there is"
-            raise DeployError(f"there is no application {name!r}{hint}")
-        return self.state.applications.get(name) or Application(name)
-
-    async def _want(
-        self,
-        specs: tuple[ApplicationSpec, ...],
-        blobs: dict[str, bytes],
-        request: DeployApplications,
-        *,
-        scales: int = 0,
-    ) -> dict[str, int]:
-        """Make each specification the wanted revision of its application, as `request` says; `_changing` is held."""
-        if self._shutdown is not None:
-            raise InstanceError("the instance is shutting down; start a new one")
-        state = self.state
-        before = InstanceChanged(state.target_capacity, state.http_timeouts)
-        instance = InstanceChanged(
-            before.target_capacity if request.target_capacity is msgspec.UNSET else request.target_capacity,
-            request.http_timeouts or before.http_timeouts,
-        )
-        capacity = instance.target_capacity
-        specs = tuple(at_capacity(spec, capacity) if spec.config is not None else spec for spec in specs)
-        kept = {spec.name for spec in specs}
-        removed = tuple(n for n in request.removed if n in self.state.applications and n not in kept)
-        staying = {name: found for name, found in self.state.applications.items() if name not in removed}
-        if specs or not request.declarative:
-            admit(specs, staying, self._engine.resources(), self._engine.capabilities)
-        revisions: dict[str, Revision] = {}
-        numbers: dict[str, int] = {}
-        for spec in specs:
-            revision = self._next_revision(spec, request, scales)
-            if revision is not None:
-                revisions[spec.name] = revision
-            numbers[spec.name] = (revision or self._target(spec.name)).number
-        if not revisions and not removed and instance == before:
-            return numbers
-        await self._keeper.save(deployed=revisions, deleted=removed, blobs=blobs, instance=instance)
-        if self._shutdown is not None:
-            # It began while the state was being saved; what is started now would never be ended.
-            raise InstanceError("the instance is shutting down; start a new one")
-        self._handle(
-            instance,
-            *(ApplicationDeleted(name) for name in removed),
-            *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
-        )
-        return numbers
-
-    def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:
-        """Return the answer given before to the same call, sent again after a controller's death."""
-        if not token:
-            return None
-        numbers = {}
-        for name in names:
-            application = self.state.applications.get(name)
-            target = application.target if application is not None else None
-            if target is None or target.token != token:
-                return None
-            numbers[name] = target.number
-        return numbers or None
-
-    def _next_revision(
-        self, spec: ApplicationSpec, request: DeployApplications, scales: int
-    ) -> Revision | None:
-        asked = Revision(
-            number=self._keeper.last_revision(spec.name) + 1,
-            spec=spec,
-            deployed_wall_s=self._clock.wall(),
-            token=request.token,
-            origin=request.origin,
-            scales=scales,
-            notes=notes_for(spec, self._engine.resources()),
-        )
-        application = self.state.applications.get(spec.name)
-        return next_revision(application, asked, declarative=request.declarative)
-
-    def _target(self, name: str) -> Revision:
-        target = self.state.applications[name].target
-        assert target is not None, "only a revision that is aimed at already needs no new one"
-        return target
-
-    async def _delete(self, request: DeleteApplication) -> None:
-        name = request.name
-        async with self._changing:
-            application = self.state.applications.get(name)
-            seen = request.expected_revision
-            is_gone = application is None or application.deleting
-            # The call is sent again after the controller's death, and may have been carried out before it.
-            if seen is not None and not (is_gone and seen == self._keeper.last_revision(name)):
-                check_revision(application, name, seen)
-            if application is None:
-                return
-            await self._keeper.save(deleted=(name,))
-            self._handle(ApplicationDeleted(name))
-
-    def status(self) -> InstanceStatus:
-        """Return everything that runs."""
+    def _proxies(self) -> dict[str, ProxyStatus]:
         proxies = {str(number): ProxyStatus.STARTING for number in range(self._num_ingress)}
         for slot, version in self._applied_versions().items():
             proxies[slot] = ProxyStatus.HEALTHY if version else ProxyStatus.STARTING
-        return InstanceStatus(
-            proxies=proxies,
-            applications={
-                name: application_status(application) for name, application in self.state.applications.items()
-            },
-            target_capacity=self.state.target_capacity,
-        )
-
-    def details(self) -> InstanceDetails:
-        """Return everything that runs, replica by replica."""
-        record = self._record
-        return InstanceDetails(
-            controller_info=ControllerInfo(
-                pid=os.getpid(), log_file_path=os.path.join(record.log_dir, "controller.log")
-            ),
-            proxy_location="EveryNode" if self._num_ingress else "Disabled",
-            http_options={
-                "host": record.host,
-                "port": record.port,
-                **(msgspec.to_builtins(self.state.http_timeouts) if self.state.http_timeouts else {}),
-            },
-            proxies={
-                slot: ProxyDetails(
-                    status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")
-                )
-                for slot, status in self.status().proxies.items()
-            },
-            applications=applications_details(
-                self.state, now=self._clock.monotonic(), wall_now=self._clock.wall()
-            ),
-            target_capacity=self.state.target_capacity,
-        )
+        return proxies
 
     # ---- the end
 
@@ -692,6 +516,7 @@ class Controller:
         self._shutdown = event
         self.core.longest_drain_s = event.grace_s
         self._keeper.close()
+        self._changes.close()
         names = list(self.state.applications)
         self._handle(*(ApplicationDeleted(name) for name in names))
 

@@ -2,15 +2,78 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from trygon.control.reconcile.status import REPLICA_STATES, application_status
 from trygon.control.state import Application, ControllerState, Replica, Revision
 from trygon.spec.application import ApplicationSpec, DeploymentOptions, DeploymentSpec, ResourceRequest
-from trygon.spec.details import ApplicationDetails, DeploymentDetails, ReplicaDetails
-from trygon.spec.status import DeploymentStatusOverview
+from trygon.spec.details import (
+    ApplicationDetails,
+    ControllerInfo,
+    DeploymentDetails,
+    InstanceDetails,
+    ProxyDetails,
+    ReplicaDetails,
+)
+from trygon.spec.instance import InstanceRecord
+from trygon.spec.status import DeploymentStatusOverview, InstanceStatus, ProxyStatus
 
-__all__ = ["application_details", "applications_details"]
+__all__ = ["application_details", "applications_details", "instance_details", "instance_status"]
+
+
+def instance_status(state: ControllerState, proxies: Mapping[str, ProxyStatus]) -> InstanceStatus:
+    """Return everything that runs; `proxies` are the ingress processes by slot."""
+    return InstanceStatus(
+        proxies=dict(proxies),
+        applications={
+            name: application_status(application) for name, application in state.applications.items()
+        },
+        target_capacity=state.target_capacity,
+    )
+
+
+def instance_details(
+    state: ControllerState,
+    record: InstanceRecord,
+    proxies: Mapping[str, ProxyStatus],
+    *,
+    controller_pid: int,
+    now: float,
+    wall_now: float,
+) -> InstanceDetails:
+    """Return everything that runs, replica by replica.
+
+    Args:
+        state: What is known.
+        record: The instance.
+        proxies: Its ingress processes, by slot.
+        controller_pid: The process that decides.
+        now: Monotonic time.
+        wall_now: The same moment, in seconds since the epoch.
+    """
+    return InstanceDetails(
+        controller_info=ControllerInfo(
+            pid=controller_pid, log_file_path=os.path.join(record.log_dir, "controller.log")
+        ),
+        proxy_location="EveryNode" if proxies else "Disabled",
+        http_options={
+            "host": record.host,
+            "port": record.port,
+            **(msgspec.to_builtins(state.http_timeouts) if state.http_timeouts else {}),
+        },
+        proxies={
+            slot: ProxyDetails(
+                status=status, log_file_path=os.path.join(record.log_dir, f"ingress_{slot}.log")
+            )
+            for slot, status in proxies.items()
+        },
+        applications=applications_details(state, now=now, wall_now=wall_now),
+        target_capacity=state.target_capacity,
+    )
 
 
 def applications_details(
