@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
     with open(config_fd, "rb") as file:
         config = msgspec.json.decode(file.read(), type=InstanceConfig)
     platform = Platform(portable=config.portable)
+    _log_to_stderr()
     report = _Report(status_fd)
     try:
         check_tls(config.http_options)
@@ -69,7 +70,6 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         report.fail(f"the instance could not be started: {error}")
         sys.exit(1)
-    _log_to_stderr()
     supervisor = Supervisor(
         config,
         _programs(config, record),
