@@ -247,15 +247,20 @@ def test_following_goes_on_when_the_instance_is_killed_and_started_again(shop: P
     )
     assert deploy_again(shop, "chatty") == 0
     following: Command = command("logs", "default", "--follow", "-n", "0")
-    wait_until(
-        lambda: httpx.get(url(shop), params={"who": "one"}) and "asked by one" in following.output, "a line"
-    )
+    address = url(shop)
+
+    def is_followed() -> bool:
+        # Commands and requests share the processors with whatever else runs: neither may be hurried.
+        assert httpx.get(address, params={"who": "one"}, timeout=20).status_code == 200
+        return "asked by one" in following.output
+
+    wait_until(is_followed, "a line", timeout_s=20)
     (record,) = asked("status", cwd=shop)["instances"]
     os.kill(record["supervisor_pid"], signal.SIGKILL)
-    wait_until(lambda: run("status", cwd=shop).returncode == 1, "the end of the instance")
+    wait_until(lambda: run("status", cwd=shop).returncode == 1, "the end of the instance", timeout_s=20)
 
     assert deploy_again(shop, "chatty") == 0
-    httpx.get(url(shop), params={"who": "two"})
+    assert httpx.get(url(shop), params={"who": "two"}, timeout=20).status_code == 200
 
     following.wait_for("asked by two")
     assert run("shutdown", "-y", cwd=shop).returncode == 0

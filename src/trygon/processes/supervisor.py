@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> None:
     with open(config_fd, "rb") as file:
         config = msgspec.json.decode(file.read(), type=InstanceConfig)
     platform = Platform(portable=config.portable)
+    _log_to_stderr()
     report = _Report(status_fd)
     try:
         settings = read_settings()
@@ -73,7 +74,6 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         report.fail(f"the instance could not be started: {error}")
         sys.exit(1)
-    _log_to_stderr()
     use_rotation(Rotation(settings.rotation_max_bytes, settings.rotation_backup_count))
     supervisor = Supervisor(
         config,
