@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
 from trygon.spec.application import ApplicationSpec, DeploymentOptions, DeploymentSpec
+from trygon.spec.effects import Effect, changed_options, effect_of, package_difference, restart_reasons
 from trygon.spec.packages import PackageEnvironment
 
 __all__ = [
@@ -23,21 +23,6 @@ __all__ = [
     "removed_names",
     "without_definitions",
 ]
-
-#: Options that cost no replica its process, and change nothing inside of it: how many there are,
-#: and what the controller, the ingress and the callers do about them.
-_OUTSIDE = frozenset(
-    {
-        *("max_queued_requests", "backpressure_status_code", "backpressure_retry_after_s", "queue"),
-        *("health_check_period_s", "health_check_timeout_s"),
-        *("graceful_shutdown_timeout_s", "graceful_shutdown_wait_loop_s"),
-        *("max_constructor_retry_count", "max_surge_percent", "rolling_update_percentage", "inert"),
-    }
-)
-_PASSWORD = re.compile(r"//[^/@\s]+@")
-_COUNTS = frozenset({"num_replicas", "autoscaling"})
-#: Options that a replica takes over while it runs.
-_INSIDE = frozenset({"user_config", "max_ongoing_requests", "logging"})
 
 
 class InstanceGoal(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,13 +165,12 @@ def _deleted(spec: ApplicationSpec) -> ApplicationChange:
 
 
 def _compared(old: ApplicationSpec, new: ApplicationSpec, *, is_failed: bool) -> ApplicationChange:
-    rolled = _all_roll(old, new)
     before = {d.name: d for d in old.deployments}
     names = [d.name for d in new.deployments]
     deployments = [
         DeploymentChange(name=d.name, change=Change.ADDED, details=(_replicas(d.options.num_replicas),))
         if d.name not in before
-        else _deployment_change(before[d.name], d, rolled)
+        else _deployment_change(old, new, before[d.name], d)
         for d in new.deployments
     ]
     deployments += [
@@ -216,44 +200,18 @@ def _weight(change: Change) -> int:
     return list(Change).index(change)
 
 
-def _all_roll(old: ApplicationSpec, new: ApplicationSpec) -> tuple[str, ...]:
-    """Return why every deployment is started anew; empty if none has to be for the application's sake."""
-    reasons = []
-    if old.import_path != new.import_path:
-        reasons.append(f"import_path {old.import_path!r} -> {new.import_path!r}")
-    if old.code.digest != new.code.digest:
-        reasons.append("files of the code changed")
-    if old.code.env_vars != new.code.env_vars:
-        reasons.append("env_vars of the application changed")
-    if old.code.packages != new.code.packages:
-        reasons.append(_package_difference(old.code.packages, new.code.packages))
-    if old.code.working_dir != new.code.working_dir:
-        reasons.append(f"working_dir {old.code.working_dir!r} -> {new.code.working_dir!r}")
-    if old.code.sys_path != new.code.sys_path:
-        reasons.append("the folders that modules are looked for in changed")
-    return tuple(reasons)
-
-
-def _deployment_change(old: DeploymentSpec, new: DeploymentSpec, rolled: tuple[str, ...]) -> DeploymentChange:
-    reasons = list(rolled)
-    if old.definition != new.definition:
-        reasons.append("its code or its arguments changed")
-    if old.children != new.children:
-        reasons.append("it is bound to other deployments")
-    if old.snapshot != new.snapshot:
-        reasons.append("files of its own modules changed")
-    changed = [
-        field
-        for field in DeploymentOptions.__struct_fields__
-        if getattr(old.options, field) != getattr(new.options, field)
-    ]
-    others = [field for field in changed if field not in _OUTSIDE | _COUNTS | _INSIDE]
+def _deployment_change(
+    old_app: ApplicationSpec, new_app: ApplicationSpec, old: DeploymentSpec, new: DeploymentSpec
+) -> DeploymentChange:
+    changed = changed_options(old.options, new.options)
+    reasons = restart_reasons(old_app, new_app, old, new)
     details = [*reasons, *(_difference(old.options, new.options, field) for field in changed)]
-    if reasons or others:
+    effects = {effect_of(field) for field in changed}
+    if reasons or Effect.RESTART in effects:
         change = Change.ROLLED
-    elif _COUNTS.intersection(changed):
+    elif Effect.COUNT in effects:
         change = Change.RESIZED
-    elif _INSIDE.intersection(changed):
+    elif Effect.INSIDE in effects:
         change = Change.RECONFIGURED
     else:
         change = Change.ADJUSTED if changed else Change.UNCHANGED
@@ -269,19 +227,11 @@ def _difference(old: DeploymentOptions, new: DeploymentOptions, field: str) -> s
         and isinstance(after, PackageEnvironment | None)
         and before != after
     ):
-        return _package_difference(before, after)
+        return package_difference(before, after)
     if isinstance(before, int | float | str | None) and isinstance(after, int | float | str | None):
         return f"{field} {before!r} -> {after!r}"
     # Values of variables may be secrets, and others fill a screen.
     return f"{field} changed"
-
-
-def _package_difference(old: PackageEnvironment | None, new: PackageEnvironment | None) -> str:
-    before, after = (set(e.requirements) if e is not None else set() for e in (old, new))
-    # Options of pip, and addresses, may hold the password of an index.
-    told = [f"-{line}" for line in sorted(before - after) if not line.startswith("-")]
-    told += [f"+{line}" for line in sorted(after - before) if not line.startswith("-")]
-    return f"packages changed ({_PASSWORD.sub('//***@', ', '.join(told))})" if told else "packages changed"
 
 
 def _replicas(count: int) -> str:

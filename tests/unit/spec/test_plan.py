@@ -153,3 +153,13 @@ def test_capacity_counts_what_runs_beside_and_not_what_goes() -> None:
     assert [("CPU", 3.0, True), ("GPU", 3.0, False), ("lamp", 6.0, True)] == [
         (need.resource, need.needed, need.fits) for need in found.needs
     ]
+
+
+def test_a_deployment_that_becomes_the_ingress_rolls_and_says_so() -> None:
+    old = application(deployment("A"), deployment("B"))
+    new = application(deployment("B"), deployment("A"))
+
+    (change,) = plan(old, new).applications
+
+    assert [Change.ROLLED, Change.ROLLED] == [each.change for each in change.deployments]
+    assert "requests from outside go to it now" in change.deployments[0].details

@@ -11,6 +11,7 @@ import msgspec
 
 from trygon.control.state import Application, Revision
 from trygon.spec.application import ApplicationSpec, DeploymentSpec
+from trygon.spec.effects import Effect, changed_options, effect_of, restart_reasons
 
 __all__ = ["next_revision"]
 
@@ -67,18 +68,12 @@ def _is_same_code(
     old_app: ApplicationSpec, old: DeploymentSpec, new_app: ApplicationSpec, new: DeploymentSpec
 ) -> bool:
     """Whether a replica of the one can become one of the other without a restart."""
+    changed = changed_options(old.options, new.options)
     return (
+        # Here with all of its files, of which people are told in a few words.
         old_app.code == new_app.code
-        and old_app.import_path == new_app.import_path
-        and (old_app.ingress == old.name) == (new_app.ingress == new.name)
-        and old.definition == new.definition
-        and old.children == new.children
-        and old.options.resources == new.options.resources
-        and old.options.env_vars == new.options.env_vars
-        and old.options.working_dir == new.options.working_dir
-        and old.options.module_path == new.options.module_path
-        and old.snapshot == new.snapshot
-        and old.options.packages == new.options.packages
+        and not restart_reasons(old_app, new_app, old, new)
+        and not any(effect_of(option) is Effect.RESTART for option in changed)
     )
 
 
