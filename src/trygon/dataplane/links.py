@@ -9,6 +9,8 @@ from typing import Protocol
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Lines
 from trygon.dataplane.messages import Evidence
+from trygon.dataplane.models.news import COMPLETE, ModelState, decode_into
+from trygon.dataplane.models.places import ModelPlaces
 from trygon.dataplane.transport import FrameConnection
 
 __all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
@@ -58,6 +60,10 @@ class Call(Protocol):
 class LinkOwner(Protocol):
     """The pool a link belongs to."""
 
+    @property
+    def models(self) -> ModelPlaces | None:
+        """Where its models are; None as long as no request named one."""
+
     def on_room(self, link: ReplicaLink) -> None:
         """The link can take a request that it could not take before."""
 
@@ -99,6 +105,7 @@ class ReplicaLink(FrameConnection):
         "is_watched",
         "lines",
         "max_ongoing",
+        "models",
         "ongoing",
         "others",
         "ping_sent_at",
@@ -118,6 +125,8 @@ class ReplicaLink(FrameConnection):
         self.lines = Lines(self, address)
         self._owner = owner
         self.replica_id = replica_id
+        #: What the replica told of its models; nothing before it was asked.
+        self.models: dict[str, ModelState] = {}
         self.max_ongoing = max_ongoing
         #: Requests of this caller that hold a slot of the replica.
         self.ongoing = 0
@@ -252,8 +261,11 @@ class ReplicaLink(FrameConnection):
         if kind == _PONG:
             self.ping_sent_at = 0.0
             return
-        if kind == _REJECT:
-            self._on_reject(stream)
+        if kind >= _REJECT:
+            if kind == _REJECT:
+                self._on_reject(stream)
+            else:
+                self._on_models(value, body)
             return
         # RESPONSE, RESULT, ERROR: their load counts this request, as ours does until it is freed.
         others = value - self.ongoing
@@ -277,6 +289,16 @@ class ReplicaLink(FrameConnection):
         if call is not None:
             self._owner.on_rejected(self, call)
 
+    def ask_models(self) -> None:
+        """Ask the replica to tell of its models from now on; a link that is not open asks when it is."""
+        if self.is_open:
+            self.send(encode(FrameKind.MODELS, 0))
+
+    def _on_models(self, value: int, body: bytes) -> None:
+        if value == COMPLETE:
+            self.models.clear()
+        decode_into(self.models, body)
+
     def _free(self, stream: int, load: int) -> None:
         """Give back the slot of `stream`; `load` is the replica's at that moment, this request included."""
         holders = self._holders
@@ -296,6 +318,8 @@ class ReplicaLink(FrameConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.is_open = True
+        if self._owner.models is not None:
+            self.ask_models()
         self._owner.on_room(self)
 
     def on_lost(self, error: BaseException | None) -> None:
@@ -303,6 +327,7 @@ class ReplicaLink(FrameConnection):
         calls = list(self._streams.values())
         self._streams.clear()
         self._holders.clear()
+        self.models.clear()
         self.ongoing = 0
         self.lines.close()
         if calls:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trygon.dataplane.balancing import choose
+from trygon.dataplane.context import monotonic
 from trygon.dataplane.links import Call, ReplicaLink
-from trygon.dataplane.models.placement import place
+from trygon.dataplane.models.places import ModelPlaces
 from trygon.dataplane.replay import ReplayDesk
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from trygon.spec.routing import DeploymentTargets, ReplicaDeath
@@ -36,6 +37,7 @@ class Pool:
         "desk",
         "key",
         "links",
+        "models",
         "num_replicas",
         "returned",
         "waiting",
@@ -63,6 +65,8 @@ class Pool:
         self._targeted: list[tuple[ReplicaLink, Call]] = []
         #: Most replicas that the table ever listed.
         self.num_replicas = 0
+        #: Where the models are; made by the first request that names one.
+        self.models: ModelPlaces | None = None
         self._deaths: tuple[ReplicaDeath, ...] = ()
         #: Made by the first death.
         self._desk: ReplayDesk | None = None
@@ -157,13 +161,23 @@ class Pool:
                 return
             call, links = admitted
         if not self.waiting and not self.returned:
-            model_id = call.model_id
-            link = place(links, model_id, _randbits(32)) if model_id else choose(links, _randbits(32))
+            link = self.place(links, call) if call.model_id else choose(links, _randbits(32))
             if link is not None:
                 link.begin(call)
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.waiting[call] = None
+
+    def place(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
+        """Return the link of `links` that `call` is to be sent on, or None if it has to wait."""
+        model_id = call.model_id
+        if not model_id:
+            return choose(links, _randbits(32))
+        if self.models is None:
+            self.models = ModelPlaces()
+            for link in self.links:
+                link.ask_models()
+        return self.models.choose(links, model_id, _randbits(32), monotonic())
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -212,11 +226,12 @@ class Pool:
         """Start waiting requests while there is room."""
         if self.desk is not None:
             self.desk.pump()
-        while self.returned or self.waiting:
-            link = choose(self.links, _randbits(32))
+        while queue := self.returned or self.waiting:
+            call = next(iter(queue))
+            link = self.place(self.links, call)
             if link is None:
                 return
-            call, _ = (self.returned or self.waiting).popitem(last=False)
+            del queue[call]
             link.begin(call)
 
     def _pump_targeted(self, link: ReplicaLink) -> None:
@@ -235,8 +250,11 @@ class Pool:
         if self.desk is not None:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
-        while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            call, _ = (self.returned or self.waiting).popitem(last=False)
+        while (queue := self.returned or self.waiting) and link.has_room and not link.is_suspect:
+            if self.models is None:
+                call, _ = queue.popitem(last=False)
+            else:
+                call = self.models.take_next(queue, link, monotonic())
             link.begin(call)
         if link.is_leaving:
             link.close_if_idle()

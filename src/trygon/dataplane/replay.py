@@ -7,15 +7,13 @@ them is suspect (`dataplane.poison`); until then no request is looked at, hashed
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
-from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
 from trygon.errors import BackPressureError, PoisonRequestError
 from trygon.spec.routing import DeathCause, ReplicaDeath
@@ -33,8 +31,6 @@ _ERROR = int(FrameKind.ERROR)
 #: The replica did not say what became of the request.
 _UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.TIMEOUT), int(ErrorKind.UNAVAILABLE))
 
-_randbits = random.getrandbits
-
 
 class DeskPool(Withdrawable, Protocol):
     """The pool a desk belongs to."""
@@ -48,6 +44,9 @@ class DeskPool(Withdrawable, Protocol):
     num_replicas: int
     #: The desk, while it takes every request.
     desk: ReplayDesk | None
+
+    def place(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
+        """Return the link that `call` is to be sent on, or None if it has to wait."""
 
     def pump(self) -> None:
         """Start what waits."""
@@ -430,7 +429,7 @@ class ReplayDesk:
             return
         taken = set(self._guests.values())
         open_links = [link for link in self._pool.links if link not in taken]
-        link = place(open_links, candidate.model_id, _randbits(32))
+        link = self._pool.place(open_links, candidate)
         if link is not None:
             self._unhold(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -445,12 +444,12 @@ class ReplayDesk:
         if tracked.is_replay:
             taken = {link for guest, link in self._guests.items() if guest.is_trial}
             open_links = [link for link in self._pool.links if link not in taken]
-            link = place(open_links, tracked.model_id, _randbits(32))
+            link = self._pool.place(open_links, tracked)
             if link is None:
                 return False
             self._guests[tracked] = link
         else:
-            link = place(self._quiet_links(), tracked.model_id, _randbits(32))
+            link = self._pool.place(self._quiet_links(), tracked)
         self._unhold(tracked)
         if link is not None:
             link.begin(tracked)

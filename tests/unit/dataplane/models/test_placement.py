@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from trygon.dataplane.models.news import ModelState
 from trygon.dataplane.models.placement import place
 
 
@@ -15,6 +16,7 @@ class One:
     others: int = 0
     is_suspect: bool = False
     has_room: bool = True
+    models: dict[str, ModelState] = field(default_factory=dict)
 
 
 def replicas(count: int = 4) -> list[One]:
