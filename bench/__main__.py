@@ -39,6 +39,7 @@ SCENARIOS = {
     "control": ("control", "run_control", "the controller's decisions for 10,000 replicas, in virtual time"),
     "cancel": ("cancel", "run_cancel", "1,000 clients that leave in the middle of a graph three deep"),
     "batching": ("batching", "run_batching", "a random forest behind serve.batch, MOSEC and LitServe"),
+    "multiplex": ("multiplex", "run_multiplex", "10,000 models in a pool with room for 100"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 
