@@ -19,12 +19,14 @@ class Durations:
     """A histogram of durations.
 
     Attributes:
-        counts: How many took at most each of `BOUNDS_S`, and more than the one before; the last took longer than all.
+        counts: How many took at most each of `bounds_s`, and more than the one before; the last took longer than all.
         total_s: Seconds of all together.
+        bounds_s: Upper bounds of the buckets, in seconds.
     """
 
     counts: tuple[int, ...]
     total_s: float
+    bounds_s: tuple[float, ...] = BOUNDS_S
 
     @property
     def count(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from tests.unit.dataplane.models.test_placement import One, replicas
 from trygon.dataplane.models.news import ModelState
 from trygon.dataplane.models.places import EXPECTED_S, LOOK_AHEAD, ModelPlaces
+from trygon.dataplane.models.policy import Admission, CachePolicy
 
 
 @dataclass(eq=False)
@@ -71,3 +73,40 @@ def test_a_request_is_passed_over_a_few_times_only() -> None:
     order = [places.take_next(queue, one, 10.0).model_id for _ in range(LOOK_AHEAD + 1)]
 
     assert [*"b" * LOOK_AHEAD, "a"] == order
+
+
+def test_four_caches_find_nearly_as_many_models_as_one_ideal_cache_of_their_size() -> None:
+    """10,000 models, a Zipf order, room for 100 in the pool; `scripts/bench multiplex` is the same on processes."""
+    four, places = replicas(), ModelPlaces()
+    caches = {one.replica_id: bounded(25) for one in four}
+    ideal: OrderedDict[int, None] = OrderedDict()
+    hits = ideal_hits = 0
+    weights = [1 / rank for rank in range(1, 10_001)]
+    for now, number in enumerate(random.Random(0).choices(range(10_000), weights=weights, k=10_000)):
+        ideal_hits += number in ideal
+        ideal[number] = None
+        ideal.move_to_end(number)
+        if len(ideal) > 100:
+            ideal.popitem(last=False)
+        one = places.choose(four, f"m{number}", 0, float(now))
+        assert one is not None
+        hits += ask(one, caches[one.replica_id], f"m{number}")
+
+    assert hits >= 0.95 * ideal_hits
+
+
+def bounded(max_models: int) -> CachePolicy:
+    return CachePolicy(max_models=max_models, max_bytes=None, max_parallel_loads=1, failure_ttl_s=1.0)
+
+
+def ask(one: One, cache: CachePolicy, model_id: str) -> bool:
+    """Use a model of a replica that tells what becomes of its models; True when it was there."""
+    is_hit = cache.admit(model_id, 0.0) is Admission.HELD
+    if not is_hit:
+        begun = cache.next_load()
+        assert begun is not None
+        for given_up in [*begun[1], *cache.loaded(model_id, 0)]:
+            del one.models[given_up]
+        one.models[model_id] = ModelState.LOADED
+    cache.release(model_id)
+    return is_hit
