@@ -25,7 +25,7 @@ class Many:
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
 
-    @serve.multiplexed(max_num_models_per_replica=2, failure_ttl_s=30)
+    @serve.multiplexed(max_num_models_per_replica=9, failure_ttl_s=30)
     async def get_model(self, model_id: str) -> str:
         with (self.folder / f"{model_id}.loads").open("a") as file:
             file.write(f"{os.getpid()}\n")
@@ -34,6 +34,13 @@ class Many:
         if model_id.startswith("bad"):
             raise ValueError(f"no such model: {model_id}")
         return model_id
+
+    async def warm(self, pid: int, model_ids: list[str]) -> int:
+        if pid == os.getpid():
+            for model_id in model_ids:
+                async with self.get_model.lease(model_id):
+                    pass
+        return os.getpid()
 
     async def __call__(self) -> tuple[str, int]:
         return await self.get_model(serve.get_multiplexed_model_id()), os.getpid()
@@ -101,3 +108,26 @@ def test_a_thousand_waiters_hear_of_one_failed_load(url: str, tmp_path: Path) ->
             response.result(timeout_s=20)
 
     assert 1 == len(loads_of(tmp_path, "bad"))
+
+
+def test_callers_hear_of_the_models_of_a_replacement_too(url: str, tmp_path: Path) -> None:
+    names = [f"m{number}" for number in range(8)]
+    for name in ["first", *names]:
+        (tmp_path / name).touch()
+    handle = run(tmp_path, "first")
+    victim = handle.remote().result(timeout_s=20)[1]
+    before = set(handle.broadcast("warm", 0, []).results(timeout_s=20))
+    os.kill(victim, signal.SIGKILL)
+
+    def replacement() -> set[int]:
+        try:
+            pids = set(handle.broadcast("warm", 0, []).results(timeout_s=20))
+        except ReplicaDiedError:
+            return set()
+        return pids - before if len(pids) == 2 else set()
+
+    (newcomer,) = wait_until(replacement, "a replacement")
+    handle.broadcast("warm", newcomer, names).results(timeout_s=20)
+    found = {handle.options(multiplexed_model_id=name).remote().result(timeout_s=20)[1] for name in names}
+
+    assert {newcomer} == found
