@@ -17,6 +17,7 @@ from trygon.dataplane.models.durations import Durations, DurationsRecord
 from trygon.dataplane.models.memory import free_memory, rss_bytes
 from trygon.dataplane.models.news import ModelState
 from trygon.dataplane.models.policy import Admission, CachePolicy
+from trygon.dataplane.models.user_code import finalize, in_thread
 from trygon.errors import ServeError
 
 __all__ = ["CacheStatistics", "ModelCache"]
@@ -297,7 +298,7 @@ class ModelCache:
     async def _call_load(self, key: str) -> Any:
         if inspect.iscoroutinefunction(self._load):
             return await self._load(key)
-        model = await _in_thread(self._load, key)
+        model = await in_thread(self._load, key)
         return await model if inspect.isawaitable(model) else model
 
     async def _measure(self) -> int:
@@ -331,7 +332,7 @@ class ModelCache:
         while models:
             began = loop.time()
             try:
-                await _finalize(models.pop())
+                await finalize(models.pop())
                 self._unload_durations.add(loop.time() - began)
             except Exception:  # a user's finalizer raises anything; the model goes all the same
                 logger.exception("the __del__ of a model failed")
@@ -369,37 +370,6 @@ class ModelCache:
         if self._models:
             await self._unload(self._take(list(self._models)))
             await asyncio.to_thread(free_memory)
-
-
-async def _finalize(model: Any) -> None:
-    """Call the model's `__del__` once: awaited if it is async, else in a thread."""
-    kind = type(model)
-    finalizer = getattr(kind, "__del__", None)
-    if finalizer is None:
-        return
-    try:
-        if inspect.iscoroutinefunction(finalizer):
-            await finalizer(model)
-        else:
-            await _in_thread(finalizer, model)
-    finally:
-        # Python would call it again when the object goes; the user's clean-up must run once.
-        model.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__del__": lambda _self: None})
-
-
-async def _in_thread(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Call `function` in a thread that keeps neither the argument nor the result.
-
-    A worker thread sets its result and drops it a little later, when it runs again; a model would live on meanwhile,
-    and with it a whole cycle until the next collection. So both pass in a box that is emptied.
-    """
-    box = [argument]
-
-    def call() -> None:
-        box.append(function(box.pop()))
-
-    await asyncio.to_thread(call)
-    return box.pop()
 
 
 def _ignore(key: str) -> None:

@@ -390,3 +390,14 @@ def test_a_method_and_the_one_it_overrides_have_a_cache_each() -> None:
         assert "derived base a" == await Derived().get_model("a")
 
     run(test())
+
+
+def test_a_model_of_a_built_in_type_is_unloaded_without_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        cache = ModelCache(lambda name: (letter for letter in name))
+        async with cache.lease("m"):
+            pass
+        await cache.close()
+
+    run(test())
+    assert not caplog.records
