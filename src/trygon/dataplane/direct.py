@@ -17,7 +17,8 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     """Send `call` from this thread; False when it has to go through the loop."""
     if not runtime.waits.is_blocking or pool is None or pool.waiting or pool.returned:
         return False
-    if pool.desk is not None or (call.model_id and pool.models is None):
+    model_id = call.model_id
+    if pool.desk is not None or (model_id and pool.models is None):
         # The first request for a model asks the replicas for theirs, which is the loop's work.
         return False
     line = runtime.waits.line
@@ -31,7 +32,7 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     if payload is None or payload.segment is not None or len(payload.body) > MAX_REQUEST_BYTES:
         return False
     # The list may be changed by the loop's thread at any time, a copy may not.
-    link = pool.place(pool.links[:], call)
+    link = pool.place(pool.links[:], model_id)
     if link is None or link.is_suspect:
         return False
     call.pool = pool

@@ -161,16 +161,16 @@ class Pool:
                 return
             call, links = admitted
         if not self.waiting and not self.returned:
-            link = self.place(links, call) if call.model_id else choose(links, _randbits(32))
+            model_id = call.model_id
+            link = self.place(links, model_id) if model_id else choose(links, _randbits(32))
             if link is not None:
                 link.begin(call)
                 return
         if not self.is_unavailable(call) and not self.is_over_bound(call):
             self.waiting[call] = None
 
-    def place(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
-        """Return the link of `links` that `call` is to be sent on, or None if it has to wait."""
-        model_id = call.model_id
+    def place(self, links: Sequence[ReplicaLink], model_id: str) -> ReplicaLink | None:
+        """Return the link of `links` that takes a request for a model, or for none; None if it has to wait."""
         if not model_id:
             return choose(links, _randbits(32))
         if self.models is None:
@@ -228,7 +228,7 @@ class Pool:
             self.desk.pump()
         while queue := self.returned or self.waiting:
             call = next(iter(queue))
-            link = self.place(self.links, call)
+            link = self.place(self.links, call.model_id)
             if link is None:
                 return
             del queue[call]

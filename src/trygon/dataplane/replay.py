@@ -45,8 +45,8 @@ class DeskPool(Withdrawable, Protocol):
     #: The desk, while it takes every request.
     desk: ReplayDesk | None
 
-    def place(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
-        """Return the link that `call` is to be sent on, or None if it has to wait."""
+    def place(self, links: Sequence[ReplicaLink], model_id: str) -> ReplicaLink | None:
+        """Return the link of `links` that takes a request for a model, or for none; None if it has to wait."""
 
     def pump(self) -> None:
         """Start what waits."""
@@ -429,7 +429,7 @@ class ReplayDesk:
             return
         taken = set(self._guests.values())
         open_links = [link for link in self._pool.links if link not in taken]
-        link = self._pool.place(open_links, candidate)
+        link = self._pool.place(open_links, candidate.model_id)
         if link is not None:
             self._unhold(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -444,12 +444,12 @@ class ReplayDesk:
         if tracked.is_replay:
             taken = {link for guest, link in self._guests.items() if guest.is_trial}
             open_links = [link for link in self._pool.links if link not in taken]
-            link = self._pool.place(open_links, tracked)
+            link = self._pool.place(open_links, tracked.model_id)
             if link is None:
                 return False
             self._guests[tracked] = link
         else:
-            link = self._pool.place(self._quiet_links(), tracked)
+            link = self._pool.place(self._quiet_links(), tracked.model_id)
         self._unhold(tracked)
         if link is not None:
             link.begin(tracked)
