@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 import random
 import weakref
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from trygon import serve
@@ -401,3 +403,48 @@ def test_a_model_of_a_built_in_type_is_unloaded_without_complaint(caplog: pytest
 
     run(test())
     assert not caplog.records
+
+
+def test_a_plain_function_has_a_cache_too() -> None:
+    @serve.multiplexed(max_num_models_per_replica=1)
+    async def get_model(name: str) -> Model:
+        return Model(name)
+
+    async def test() -> None:
+        copy = pickle.loads(cloudpickle.dumps(get_model))
+        assert "a" == (await copy("a")).name
+        async with copy.lease("b") as model:
+            assert "b" == model.name
+        assert 2 == copy.statistics().loads
+        assert 0 == get_model.statistics().loads
+
+    run(test())
+
+
+def test_memory_that_cannot_be_measured_beside_other_loads_is_refused() -> None:
+    with pytest.raises(ValueError, match="sizeof"):
+        ModelCache(str, max_bytes=1, max_parallel_loads=2)
+    with pytest.raises(ValueError, match="failure_ttl_s"):
+        ModelCache(str, failure_ttl_s=-1)
+    with pytest.raises(ValueError, match="max_bytes"):
+        ModelCache(str, max_bytes=0)
+
+
+def test_a_closed_cache_says_so() -> None:
+    async def test() -> None:
+        cache = ModelCache(str)
+        await cache.close()
+        with pytest.raises(serve.exceptions.RayServeException, match="closed"):
+            await cache.acquire("m")
+
+    run(test())
+
+
+def test_without_sizeof_the_growth_of_the_process_is_the_size() -> None:
+    async def test() -> None:
+        cache = ModelCache(lambda _: b"x" * (32 << 20), max_bytes=1 << 30)
+        async with cache.lease("m"):
+            assert 16 << 20 < cache.statistics().held_bytes < 256 << 20
+        await cache.close()
+
+    run(test())

@@ -124,3 +124,9 @@ def test_a_hot_model_gets_one_more_copy_at_a_time() -> None:
     assert four[1] is place(four, "m", 0)
     copy.models["m"] = ModelState.LOADED
     assert copy is place(four, "m", 0)
+
+
+def test_a_single_replica_takes_every_model() -> None:
+    (one,) = replicas(1)
+
+    assert one is place([one], "m", 0)

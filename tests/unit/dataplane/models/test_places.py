@@ -110,3 +110,23 @@ def ask(one: One, cache: CachePolicy, model_id: str) -> bool:
         one.models[model_id] = ModelState.LOADED
     cache.release(model_id)
     return is_hit
+
+
+def test_what_is_expected_moves_on_with_the_requests() -> None:
+    four, places = replicas(), ModelPlaces()
+    first = places.choose(four, "m", 0, 10.0)
+    assert first is not None
+    first.has_room = False
+    second = places.choose(four, "m", 0, 10.0)
+    assert second is not None
+    second.ongoing = 100
+
+    assert second is places.choose(four, "m", 0, 10.1)
+
+
+def test_no_room_anywhere_means_waiting_and_expects_nothing() -> None:
+    two, places = replicas(2), ModelPlaces()
+    for one in two:
+        one.has_room = False
+
+    assert places.choose(two, "m", 0, 10.0) is None
