@@ -13,6 +13,8 @@ PLACES = 25
 MODEL_BYTES = 1 << 20
 BUDGET_BYTES = PLACES * MODEL_BYTES
 _LOAD_S = 0.005
+#: Long enough for a thousand requests to come: those that come after it find a hot model, which spreads.
+_COLD_LOAD_S = 1.0
 
 
 @serve.deployment(
@@ -30,7 +32,7 @@ class Many:
     async def get_model(self, model_id: str) -> bytes:
         """Take as long as reading a small file does."""
         self.loads[model_id] = self.loads.get(model_id, 0) + 1
-        await asyncio.sleep(_LOAD_S if not model_id.startswith("cold") else 0.2)
+        await asyncio.sleep(_LOAD_S if not model_id.startswith("cold") else _COLD_LOAD_S)
         return b"x" * MODEL_BYTES
 
     async def __call__(self, request: object = None) -> str:

@@ -75,7 +75,7 @@ def run_multiplex(settings: Settings) -> Report:
             )
     report.facts += [
         f"{full:,} requests for each row, {full // 4:,} where they come one by one; one run",
-        "a load takes 5 ms, of the cold model 200 ms",
+        "a load takes 5 ms, of the cold model 1 s",
     ]
     report.notes += [
         "without a load: the request caused none; found loaded: nor did it wait for one that another had begun",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.integration.serve.conftest import RunApp
+from tests.waiting import wait_until
 from trygon import serve
 from trygon.serve.handle import DeploymentHandle
 
@@ -21,11 +23,12 @@ class Many:
 
     def __init__(self) -> None:
         self.loads = 0
+        self.door = asyncio.Event()
 
     @serve.multiplexed(max_num_models_per_replica=2)
     async def get_model(self, model_id: str) -> str:
         self.loads += 1
-        await asyncio.sleep(0.2)
+        await (self.door.wait() if model_id == "held" else asyncio.sleep(0.2))
         if model_id == "bad":
             raise ValueError("no such model")
         return f"model {model_id}"
@@ -44,6 +47,12 @@ class Many:
         await self.get_model(serve.get_multiplexed_model_id())
         await asyncio.sleep(0.5)
         return os.getpid()
+
+    async def num_waiting(self) -> int:
+        return self.get_model.statistics().num_waiting
+
+    async def open(self) -> None:
+        self.door.set()
 
     async def count(self) -> int:
         return self.loads
@@ -95,18 +104,21 @@ def test_a_thousand_cold_requests_from_two_doors_load_a_model_once_in_the_pool(
     run_app: RunApp, url: str
 ) -> None:
     handle = run_app(Many.options(max_ongoing_requests=2000).bind())
-    chosen = handle.options(multiplexed_model_id="cold")
+    chosen = handle.options(multiplexed_model_id="held")
 
     async def by_http() -> list[object]:
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            asked = [client.get("/", headers={"serve_multiplexed_model_id": "cold"}) for _ in range(50)]
+            asked = [client.get("/", headers={"serve_multiplexed_model_id": "held"}) for _ in range(50)]
             return [answer.json()[0] for answer in await asyncio.gather(*asked)]
 
-    responses = [chosen.remote() for _ in range(950)]
-    answers = asyncio.run(by_http())
-    answers += [response.result(timeout_s=20)[0] for response in responses]
+    with ThreadPoolExecutor(1) as thread:
+        http = thread.submit(asyncio.run, by_http())
+        responses = [chosen.remote() for _ in range(950)]
+        wait_until(lambda: sum(handle.broadcast("num_waiting").results(timeout_s=10)) == 1000, "all to wait")
+        handle.broadcast("open").results(timeout_s=10)
+        answers = http.result(20) + [response.result(timeout_s=20)[0] for response in responses]
 
-    assert ["model cold"] * 1000 == answers
+    assert ["model held"] * 1000 == answers
     assert 1 == sum(handle.broadcast("count").results(timeout_s=10))
 
 

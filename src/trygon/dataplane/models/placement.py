@@ -1,7 +1,8 @@
 """Which replica takes a request that is for a model: pure rules over what a caller knows of each replica.
 
 A replica that has the model takes it, unless it has much more work than the others: then the model is hot, and one
-more replica loads it, and only one at a time. A replica that is loading it is waited for. A model that nobody has goes
+more replica loads it, and only one at a time. A replica that is loading it is waited for, even if it does not answer
+pings meanwhile. A model that nobody has goes
 where rendezvous hashing says: each pair of model and replica has a score, and the best one with room that has not much
 more work than the others takes it. So a cold model has the same place for every caller, without any news, and a
 replica that comes or goes moves only its own models.
@@ -52,23 +53,26 @@ def place(candidates: Sequence[N], model_id: str, draw: int, *, expected: str = 
     """
     if not model_id or len(candidates) < 2:
         return choose(candidates, draw)
-    able = [one for one in candidates if one.has_room and not one.is_suspect]
-    if not able:
-        return choose(candidates, draw)
     bound = 2 * sum(map(_work, candidates)) / len(candidates) + SLACK
     loaded: list[N] = []
     loading: list[N] = []
-    for one in able:
+    for one in candidates:
+        if not one.has_room:
+            continue
         state = one.models.get(model_id)
-        if state is ModelState.LOADED:
-            loaded.append(one)
-        elif state is ModelState.LOADING or one.replica_id == expected:
+        if state is ModelState.LOADING or (state is None and one.replica_id == expected):
+            # Suspect or not: it is often the load that blocks it, and would block the next one too.
             loading.append(one)
+        elif state is not None and not one.is_suspect:
+            loaded.append(one)
     cool = [one for one in loaded if _work(one) <= bound]
     if cool or (loaded and loading):
         return min(cool or loaded, key=_rank)
     if loading:
         return min(loading, key=_rank)
+    able = [one for one in candidates if one.has_room and not one.is_suspect]
+    if not able:
+        return choose(candidates, draw)
     others = [one for one in able if one not in loaded and _work(one) <= bound]
     model = _number(model_id)
     return max(others or loaded or able, key=lambda one: _mix(model ^ _number(one.replica_id)))

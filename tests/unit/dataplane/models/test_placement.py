@@ -130,3 +130,14 @@ def test_a_single_replica_takes_every_model() -> None:
     (one,) = replicas(1)
 
     assert one is place([one], "m", 0)
+
+
+def test_a_load_that_blocks_its_replica_is_not_begun_on_the_next_one() -> None:
+    four = replicas()
+    four[1].models["m"] = ModelState.LOADING
+    four[1].is_suspect = True
+    assert four[1] is place(four, "m", 0)
+    assert four[2] is place(four, "n", 0, expected=four[2].replica_id)
+
+    four[1].models["m"] = ModelState.LOADED
+    assert place(four, "m", 0) not in (four[1], None)
