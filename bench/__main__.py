@@ -43,6 +43,7 @@ SCENARIOS = {
     "cancel": ("cancel", "run_cancel", "1,000 clients that leave in the middle of a graph three deep"),
     "batching": ("batching", "run_batching", "a random forest behind serve.batch, MOSEC and LitServe"),
     "simulate": ("simulate", "run_simulate", "autoscaling policies on traces, in virtual time (and --live)"),
+    "multiplex": ("multiplex", "run_multiplex", "10,000 models in a pool with room for 100"),
     "slow-clients": ("slow_clients", "run_slow_clients", "10,000 slow clients"),
 }
 

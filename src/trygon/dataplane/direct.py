@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 
 from trygon.dataplane.handle_calls import UnaryCall
 from trygon.dataplane.lines import MAX_REQUEST_BYTES, WINDOW_S, Line, LineCall
-from trygon.dataplane.models.placement import place
 from trygon.dataplane.pool import Pool
 from trygon.dataplane.runtime import Runtime
 
 __all__ = ["begin_on_line", "hand_over", "wait_on_line"]
 
-_randbits = random.getrandbits
-
 
 def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     """Send `call` from this thread; False when it has to go through the loop."""
-    if not runtime.waits.is_blocking or pool is None or pool.waiting or pool.returned:
-        return False
-    if pool.desk is not None or (pool.targets is not None and pool.targets.load_period_s):
-        # What is on a line nobody counts.
+    if not runtime.waits.is_blocking or pool is None or _needs_loop(pool, call):
         return False
     line = runtime.waits.line
     if line is not None and line.thread == threading.get_ident():
@@ -35,7 +28,7 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     if payload is None or payload.segment is not None or len(payload.body) > MAX_REQUEST_BYTES:
         return False
     # The list may be changed by the loop's thread at any time, a copy may not.
-    link = place(pool.links[:], call.model_id, _randbits(32))
+    link = pool.place(pool.links[:], call.model_id)
     if link is None or link.is_suspect:
         return False
     call.pool = pool
@@ -47,6 +40,16 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
         return True
     call.on_moved(pool)
     return False
+
+
+def _needs_loop(pool: Pool, call: UnaryCall) -> bool:
+    if pool.waiting or pool.returned or pool.desk is not None:
+        return True
+    if pool.targets is not None and pool.targets.load_period_s:
+        # What is on a line nobody counts.
+        return True
+    # The first request for a model asks the replicas for theirs, which is the loop's work.
+    return bool(call.model_id) and pool.models is None
 
 
 def wait_on_line(runtime: Runtime, call: UnaryCall, line: Line, timeout_s: float | None) -> float | None:

@@ -50,6 +50,8 @@ class FrameKind(IntEnum):
     RESULT = 9  #: what a handle call returned, pickled; `value` is the replica's load
     ERROR = 10  #: user code raised, or the request cannot be taken; `status` is an ErrorKind
     REJECT = 11  #: the replica is full or draining: try another; `value` is its load
+    # caller to callee: tell me of your models; callee to caller: the models it has, all or what changed
+    MODELS = 12
 
 
 class FrameFlag(IntEnum):

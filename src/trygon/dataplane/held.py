@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Iterator
 
 from trygon.dataplane.links import Call, ReplicaLink
-from trygon.dataplane.models.placement import place
 from trygon.dataplane.tracked import Tracked
 
 __all__ = ["Guests", "Held"]
-
-_randbits = random.getrandbits
 
 
 class Held:
@@ -91,13 +87,15 @@ class Guests:
         """Forget one that is answered or lost; return whether it was a guest."""
         return self._links.pop(tracked, None) is not None
 
-    def link_for_trial(self, links: list[ReplicaLink], model_id: str) -> ReplicaLink | None:
-        """Return a replica with room and without any guest, or None."""
-        return _place_but(links, set(self._links.values()), model_id)
+    def without_any(self, links: list[ReplicaLink]) -> list[ReplicaLink]:
+        """Return the replicas that a trial may be sent to: those without any guest."""
+        taken = set(self._links.values())
+        return [link for link in links if link not in taken]
 
-    def link_for_replay(self, links: list[ReplicaLink], model_id: str) -> ReplicaLink | None:
-        """Return a replica with room and without a trial, or None."""
-        return _place_but(links, {link for guest, link in self._links.items() if guest.is_trial}, model_id)
+    def without_trials(self, links: list[ReplicaLink]) -> list[ReplicaLink]:
+        """Return the replicas that a replay may be sent to: those without a trial."""
+        taken = {link for guest, link in self._links.items() if guest.is_trial}
+        return [link for link in links if link not in taken]
 
     def quiet(self, links: list[ReplicaLink]) -> list[ReplicaLink]:
         """Return the replicas without guests, if any of them has room: a newcomer may be poison too."""
@@ -106,7 +104,3 @@ class Guests:
         taken = set(self._links.values())
         quiet = [link for link in links if link not in taken and link.has_room and not link.is_suspect]
         return quiet or links
-
-
-def _place_but(links: list[ReplicaLink], taken: set[ReplicaLink], model_id: str) -> ReplicaLink | None:
-    return place([link for link in links if link not in taken], model_id, _randbits(32))

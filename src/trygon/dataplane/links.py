@@ -10,6 +10,8 @@ from trygon.dataplane.fairness import Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.lines import Lines
 from trygon.dataplane.messages import Evidence
+from trygon.dataplane.models.news import COMPLETE, ModelState, decode_into
+from trygon.dataplane.models.places import ModelPlaces
 from trygon.dataplane.transport import FrameConnection
 
 __all__ = ["Call", "LinkOwner", "ReplicaLink", "Withdrawable"]
@@ -67,6 +69,10 @@ class Call(Protocol):
 class LinkOwner(Protocol):
     """The pool a link belongs to."""
 
+    @property
+    def models(self) -> ModelPlaces | None:
+        """Where its models are; None as long as no request named one."""
+
     def on_room(self, link: ReplicaLink) -> None:
         """The link can take a request that it could not take before."""
 
@@ -109,6 +115,7 @@ class ReplicaLink(FrameConnection):
         "is_watched",
         "lines",
         "max_ongoing",
+        "models",
         "num_rejected",
         "ongoing",
         "others",
@@ -129,6 +136,8 @@ class ReplicaLink(FrameConnection):
         self.lines = Lines(self, address)
         self._owner = owner
         self.replica_id = replica_id
+        #: What the replica told of its models; nothing before it was asked.
+        self.models: dict[str, ModelState] = {}
         self.max_ongoing = max_ongoing
         #: Requests of this caller that hold a slot of the replica.
         self.ongoing = 0
@@ -245,7 +254,7 @@ class ReplicaLink(FrameConnection):
 
     # ---- frames
 
-    def on_frame(  # noqa: PLR0913, C901, PLR0912 - the hot path of a caller: one look-up a frame
+    def on_frame(  # noqa: PLR0913, C901, PLR0912, PLR0915 - the hot path of a caller: one look-up a frame
         self, kind: int, stream: int, flags: int, status: int, value: int, head: bytes, body: bytes
     ) -> None:
         self.heard = True
@@ -274,8 +283,11 @@ class ReplicaLink(FrameConnection):
             if self.is_doubted:
                 self._open()
             return
-        if kind == _REJECT:
-            self._on_reject(stream)
+        if kind >= _REJECT:
+            if kind == _REJECT:
+                self._on_reject(stream)
+            else:
+                self._on_models(value, body)
             return
         # RESPONSE, RESULT, ERROR: their load counts this request, as ours does until it is freed.
         others = value - self.ongoing
@@ -299,6 +311,16 @@ class ReplicaLink(FrameConnection):
         self.budget = 0
         if call is not None:
             self._owner.on_rejected(self, call)
+
+    def ask_models(self) -> None:
+        """Ask the replica to tell of its models from now on; a link that is not open asks when it is."""
+        if self.is_open:
+            self.send(encode(FrameKind.MODELS, 0))
+
+    def _on_models(self, value: int, body: bytes) -> None:
+        if value == COMPLETE:
+            self.models.clear()
+        decode_into(self.models, body)
 
     def _free(self, stream: int, load: int) -> None:
         """Give back the slot of `stream`; `load` is the replica's at that moment, this request included."""
@@ -328,6 +350,8 @@ class ReplicaLink(FrameConnection):
     def _open(self) -> None:
         self.is_doubted = False
         self.is_open = True
+        if self._owner.models is not None:
+            self.ask_models()
         self._owner.on_room(self)
 
     def on_lost(self, error: BaseException | None) -> None:
@@ -335,6 +359,7 @@ class ReplicaLink(FrameConnection):
         calls = list(self._streams.values())
         self._streams.clear()
         self._holders.clear()
+        self.models.clear()
         self.ongoing = 0
         self.lines.close()
         if calls:

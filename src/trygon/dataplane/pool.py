@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from trygon.dataplane.balancing import choose
@@ -12,7 +12,7 @@ from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.fairness import PLAIN, CallQueue, FairQueue
 from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
-from trygon.dataplane.models.placement import place
+from trygon.dataplane.models.places import ModelPlaces
 from trygon.dataplane.replay import ReplayDesk
 from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
@@ -55,6 +55,7 @@ class Pool:
         "gate",
         "key",
         "links",
+        "models",
         "num_replicas",
         "returned",
         "stats",
@@ -84,6 +85,8 @@ class Pool:
         self.num_replicas = 0
         #: Of `num_started`, those of links that are gone.
         self._num_started_before = 0
+        #: Where the models are; made by the first request that names one.
+        self.models: ModelPlaces | None = None
         self._deaths: tuple[ReplicaDeath, ...] = ()
         #: Made by the first death.
         self._desk: ReplayDesk | None = None
@@ -227,7 +230,7 @@ class Pool:
             call, links = admitted
         if not self.waiting and not self.returned:
             model_id = call.model_id
-            link = place(links, model_id, _randbits(32)) if model_id else choose(links, _randbits(32))
+            link = self.place(links, model_id) if model_id else choose(links, _randbits(32))
             if link is not None:
                 self.stats.num_immediate += 1
                 link.begin(call)
@@ -250,6 +253,16 @@ class Pool:
     @property
     def _is_reachable(self) -> bool:
         return any(link.is_open for link in self.links)
+
+    def place(self, links: Sequence[ReplicaLink], model_id: str) -> ReplicaLink | None:
+        """Return the link of `links` that takes a request for a model, or for none; None if it has to wait."""
+        if not model_id:
+            return choose(links, _randbits(32))
+        if self.models is None:
+            self.models = ModelPlaces()
+            for link in self.links:
+                link.ask_models()
+        return self.models.choose(links, model_id, _randbits(32), monotonic())
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -304,15 +317,16 @@ class Pool:
         """Start waiting requests while there is room."""
         if self.desk is not None:
             self.desk.pump()
-        while self.returned or self.waiting:
-            link = choose(self.links, _randbits(32))
+        while queue := self.returned or self.waiting:
+            # The turns of tenants are not given up for the place of a model.
+            is_ordered = self.models is not None and isinstance(queue, OrderedDict)
+            link = self.place(self.links, next(iter(queue)).model_id if is_ordered else "")
             if link is None:
                 return
-            self._start_next(link)
+            self._start(link, *queue.popitem(last=False))
 
-    def _start_next(self, link: ReplicaLink) -> None:
-        """Start the request that is next, unless it is too late for it."""
-        call, since = (self.returned or self.waiting).popitem(last=False)
+    def _start(self, link: ReplicaLink, call: Call, since: float) -> None:
+        """Start a request that has waited, unless it is too late for it."""
         self.stats.waited(monotonic() - since)
         if self.gate is None or self.gate.may_start(call):
             link.begin(call)
@@ -333,8 +347,11 @@ class Pool:
         if self.desk is not None:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
-        while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            self._start_next(link)
+        while (queue := self.returned or self.waiting) and link.has_room and not link.is_suspect:
+            if self.models is not None and isinstance(queue, OrderedDict):
+                self._start(link, *self.models.take_next(queue, link, monotonic()))
+            else:
+                self._start(link, *queue.popitem(last=False))
         if link.is_leaving:
             link.close_if_idle()
 

@@ -7,16 +7,14 @@ them is suspect (`dataplane.poison`); until then no request is looked at, hashed
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from trygon.dataplane.admission import RetryBudget
 from trygon.dataplane.fairness import CallQueue
 from trygon.dataplane.held import Guests, Held
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
-from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
 from trygon.dataplane.stamps import monotonic
 from trygon.dataplane.tracked import Tracked
@@ -31,8 +29,6 @@ MAX_HELD = 1024
 REPLAY_WAIT_S = 10.0
 #: Replays in 10 seconds that need no other requests to have earned them, as many as one replica works on at least.
 MIN_REPLAYS = 10
-
-_randbits = random.getrandbits
 
 
 class DeskPool(Withdrawable, Protocol):
@@ -55,6 +51,9 @@ class DeskPool(Withdrawable, Protocol):
     @property
     def num_started(self) -> int:
         """Requests ever sent to a replica."""
+
+    def place(self, links: Sequence[ReplicaLink], model_id: str) -> ReplicaLink | None:
+        """Return the link of `links` that takes a request for a model, or for none; None if it has to wait."""
 
     def pump(self) -> None:
         """Start what waits."""
@@ -322,7 +321,7 @@ class ReplayDesk:
         # One that is told of its loss may have ended another.
         if candidate is None or candidate not in queue:
             return
-        link = self._guests.link_for_trial(self._pool.links, candidate.model_id)
+        link = self._pool.place(self._guests.without_any(self._pool.links), candidate.model_id)
         if link is not None:
             self._held.discard(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -335,12 +334,12 @@ class ReplayDesk:
     def _send(self, tracked: Tracked) -> bool:
         """Send what nothing is known against, a replay only where no suspect is; False when it has to wait here."""
         if tracked.is_replay:
-            link = self._guests.link_for_replay(self._pool.links, tracked.model_id)
+            link = self._pool.place(self._guests.without_trials(self._pool.links), tracked.model_id)
             if link is None:
                 return False
             self._guests.add(tracked, link)
         else:
-            link = place(self._guests.quiet(self._pool.links), tracked.model_id, _randbits(32))
+            link = self._pool.place(self._guests.quiet(self._pool.links), tracked.model_id)
         self._held.discard(tracked)
         if link is not None:
             link.begin(tracked)

@@ -14,6 +14,7 @@ from trygon.dataplane.concurrency import GradientLimit
 from trygon.dataplane.exchanges import Exchange, HttpExchange
 from trygon.dataplane.frames import FrameFlag, FrameKind, encode
 from trygon.dataplane.http_runner import HttpRunner
+from trygon.dataplane.models.board import ModelBoard
 from trygon.dataplane.segments import Segment
 from trygon.dataplane.slots import Slots
 from trygon.dataplane.transport import FrameConnection
@@ -31,6 +32,7 @@ _CANCEL = int(FrameKind.CANCEL)
 _PING = int(FrameKind.PING)
 _PONG = int(FrameKind.PONG)
 _REJECT = int(FrameKind.REJECT)
+_MODELS = int(FrameKind.MODELS)
 
 #: A caller that was told of room has sent its request long before; see `Replica._announce_room`.
 ROOM_RETRY_S = 0.005
@@ -81,6 +83,8 @@ class ReplicaConnection(FrameConnection):
             return
         exchange = self.exchanges.get(stream)
         if exchange is None:
+            if kind == _MODELS:
+                self.replica.models.subscribe(self)
             return
         if kind == _CREDIT:
             exchange.on_credit(value)
@@ -94,6 +98,7 @@ class ReplicaConnection(FrameConnection):
         self._held.setdefault(stream, []).append(segment)
 
     def on_resumed(self) -> None:
+        self.replica.models.catch_up(self)
         for exchange in list(self.exchanges.values()):
             exchange.wake()
 
@@ -130,6 +135,8 @@ class Replica:
         )
         self.http = HttpRunner(loop, user, self.slots, app_name=app_name)
         self.calls = CallRunner(loop, user, self.slots, app_name=app_name)
+        #: The models that the user's code holds, and who is told of them.
+        self.models = ModelBoard(loop)
         self.is_draining = False
         self._connections: set[ReplicaConnection] = set()
         #: Of connections that are gone.
@@ -177,6 +184,7 @@ class Replica:
             self._bytes_in += connection.bytes_in
             self._bytes_out += connection.bytes_out
         self._rejected.pop(connection, None)
+        self.models.unsubscribe(connection)
         self._check_idle()
 
     async def drain(self, timeout_s: float) -> bool:

@@ -22,8 +22,7 @@ from trygon.clock import RealClock
 from trygon.dataplane.asgi import Lifespan
 from trygon.dataplane.concurrency import GradientLimit
 from trygon.dataplane.context import request_context
-from trygon.dataplane.models.cache import ModelCache
-from trygon.dataplane.models.multiplexed import replica_caches
+from trygon.dataplane.models.multiplexed import replica_models
 from trygon.dataplane.process_metrics import ProcessMetrics
 from trygon.dataplane.replica import Replica
 from trygon.dataplane.replica_context import ReplicaContext, ReplicaID, ReplicaRank, enter_replica
@@ -118,7 +117,6 @@ class _Life:
         # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
         self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
         self._context: ReplicaContext | None = None
-        self._model_caches: list[ModelCache] = []
         #: One at a time, in the order they came.
         self._reconfiguring = asyncio.Lock()
         #: False after user code failed to take a user_config: nobody knows what it made of it.
@@ -198,7 +196,7 @@ class _Life:
             max_ongoing_requests=launch.options.max_ongoing_requests,
         )
         enter_replica(context)
-        replica_caches.set(self._model_caches)
+        replica_models.set(self._replica.models)
         self._context = context
         if self._owns_process:
             set_tag_source(self._metric_tags)
@@ -252,8 +250,7 @@ class _Life:
                 if self._lifespan is not None:
                     await self._lifespan.shutdown()
                 await self._user.close()
-                for cache in self._model_caches:
-                    await cache.close()
+                await self._replica.models.close()
         except Exception:  # the user's clean-up raises anything; the replica ends all the same
             logger.exception("the clean-up of the deployment failed")
         self._counts.took("shutdown", self._loop.time() - told)

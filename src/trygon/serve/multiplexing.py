@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from trygon.dataplane.models.cache import CacheStatistics, ModelCache
+from trygon.dataplane.models.durations import Durations
 
-__all__ = ["CacheStatistics", "ModelCache"]
+__all__ = ["CacheStatistics", "Durations", "ModelCache"]

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from trygon.dataplane.context import RequestContext, request_context
+from trygon.dataplane.models.durations import Durations, DurationsRecord
 from trygon.dataplane.models.memory import free_memory, rss_bytes
+from trygon.dataplane.models.news import ModelState
 from trygon.dataplane.models.policy import Admission, CachePolicy
+from trygon.dataplane.models.user_code import finalize, in_thread
 from trygon.errors import ServeError
 
 __all__ = ["CacheStatistics", "ModelCache"]
@@ -43,7 +46,8 @@ class CacheStatistics:
         loads: Loads that succeeded.
         load_failures: Loads that failed.
         unloads: Models that were unloaded.
-        load_time_s: Seconds spent in successful loads, all together.
+        load_durations: How long the successful loads took, without the wait for their turn.
+        unload_durations: How long the models' `__del__` took.
     """
 
     num_models: int
@@ -57,7 +61,13 @@ class CacheStatistics:
     loads: int
     load_failures: int
     unloads: int
-    load_time_s: float
+    load_durations: Durations
+    unload_durations: Durations
+
+    @property
+    def requests(self) -> int:
+        """Uses, of all kinds."""
+        return self.hits + self.misses
 
 
 class _Load:
@@ -146,7 +156,10 @@ class ModelCache:
         self._tidying: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._counts = dict.fromkeys(("hits", "misses", "loads", "load_failures", "unloads"), 0)
-        self._load_time_s = 0.0
+        self._load_durations = DurationsRecord()
+        self._unload_durations = DurationsRecord()
+        #: Called with the name of a model that is loaded, loading or gone since the last call; see `state_of`.
+        self.on_change: Callable[[str], object] = _ignore
 
     # ---- uses
 
@@ -185,6 +198,7 @@ class ModelCache:
         load = self._loads.get(key)
         if load is None:
             load = self._loads[key] = _Load(loop.create_future())
+            self.on_change(key)
             self._begin_loads()
         await self._wait(key, load)
         if self._is_closed:
@@ -199,6 +213,7 @@ class ModelCache:
                 self._policy.leave(key)
                 if key not in self._policy:
                     del self._loads[key]
+                    self.on_change(key)
             elif load.error is None:
                 # The load ended in the same turn, and leased the model to this caller.
                 self.release(key)
@@ -221,9 +236,16 @@ class ModelCache:
             num_waiting=policy.num_waiting,
             held_bytes=policy.held_bytes,
             leased_bytes=policy.leased_bytes,
-            load_time_s=self._load_time_s,
+            load_durations=self._load_durations.snapshot(),
+            unload_durations=self._unload_durations.snapshot(),
             **self._counts,
         )
+
+    def state_of(self, key: str) -> ModelState:
+        """Return whether the model is loaded, being loaded (or waiting for its turn), or neither."""
+        if key in self._models:
+            return ModelState.LOADED
+        return ModelState.LOADING if key in self._loads else ModelState.GONE
 
     @property
     def models(self) -> list[str]:
@@ -253,12 +275,13 @@ class ModelCache:
             self._fail(key, load, error)
         else:
             self._counts["loads"] += 1
-            self._load_time_s += loop.time() - began
+            self._load_durations.add(loop.time() - began)
             self._models[key] = model
             self._failures.pop(key, None)
             self._unload_later(self._policy.loaded(key, size))
         finally:
             self._loads.pop(key, None)
+            self.on_change(key)
             if not load.done.done():
                 load.done.set_result(None)
             self._begin_loads()
@@ -275,7 +298,7 @@ class ModelCache:
     async def _call_load(self, key: str) -> Any:
         if inspect.iscoroutinefunction(self._load):
             return await self._load(key)
-        model = await asyncio.to_thread(self._load, key)
+        model = await in_thread(self._load, key)
         return await model if inspect.isawaitable(model) else model
 
     async def _measure(self) -> int:
@@ -293,7 +316,10 @@ class ModelCache:
 
     def _take(self, keys: list[str]) -> list[Any]:
         self._counts["unloads"] += len(keys)
-        return [self._models.pop(key) for key in keys]
+        models = [self._models.pop(key) for key in keys]
+        for key in keys:
+            self.on_change(key)
+        return models
 
     def _unload_later(self, keys: list[str]) -> None:
         if keys:
@@ -302,9 +328,12 @@ class ModelCache:
     async def _unload(self, models: list[Any]) -> None:
         if not models:
             return
+        loop = asyncio.get_running_loop()
         while models:
+            began = loop.time()
             try:
-                await _finalize(models.pop())
+                await finalize(models.pop())
+                self._unload_durations.add(loop.time() - began)
             except Exception:  # a user's finalizer raises anything; the model goes all the same
                 logger.exception("the __del__ of a model failed")
         if self._tidying is None and not self._is_closed:
@@ -320,7 +349,10 @@ class ModelCache:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel loads and unload every model, in use or not; uses that wait get a ServeError."""
+        """Cancel loads, unload every model, in use or not, and give the memory back; uses that wait get a ServeError.
+
+        A synchronous loader cannot be cancelled: its thread goes on, and its model is dropped when it ends.
+        """
         self._is_closed = True
         if self._tidying is not None:
             self._tidying.cancel()
@@ -331,24 +363,14 @@ class ModelCache:
         for load in self._loads.values():
             # Those whose turn had not come.
             load.done.set_result(None)
+        left = list(self._loads)
         self._loads.clear()
-        models = list(self._models.values())
-        self._models.clear()
-        self._counts["unloads"] += len(models)
-        await self._unload(models)
+        for key in left:
+            self.on_change(key)
+        if self._models:
+            await self._unload(self._take(list(self._models)))
+            await asyncio.to_thread(free_memory)
 
 
-async def _finalize(model: Any) -> None:
-    """Call the model's `__del__` once: awaited if it is async, else in a thread."""
-    kind = type(model)
-    finalizer = getattr(kind, "__del__", None)
-    if finalizer is None:
-        return
-    try:
-        if inspect.iscoroutinefunction(finalizer):
-            await finalizer(model)
-        else:
-            await asyncio.to_thread(finalizer, model)
-    finally:
-        # Python would call it again when the object goes; the user's clean-up must run once.
-        model.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "__del__": lambda _self: None})
+def _ignore(key: str) -> None:
+    """Nobody is told of changes."""

@@ -11,13 +11,15 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import Any
 
-from trygon.dataplane.context import request_context
+from trygon.dataplane.batcher import NO_REQUEST
+from trygon.dataplane.context import batch_context, request_context
+from trygon.dataplane.models.board import ModelBoard
 from trygon.dataplane.models.cache import CacheStatistics, ModelCache
 
-__all__ = ["Loader", "Multiplexed", "get_multiplexed_model_id", "multiplexed", "replica_caches"]
+__all__ = ["Loader", "Multiplexed", "get_multiplexed_model_id", "multiplexed", "replica_models"]
 
-#: The caches of the running replica, closed with it; None outside of one.
-replica_caches: ContextVar[list[ModelCache] | None] = ContextVar("trygon_model_caches", default=None)
+#: Where the running replica's caches belong, which tells callers of them and closes them; None outside of one.
+replica_models: ContextVar[ModelBoard | None] = ContextVar("trygon_replica_models", default=None)
 
 
 def get_multiplexed_model_id() -> str:
@@ -44,11 +46,7 @@ class Loader:
         """
         _check_id(model_id)
         model = await self.cache.acquire(model_id)
-        context = request_context.get()
-        if context is None:
-            self.cache.release(model_id)
-        else:
-            context.when_ended(functools.partial(self.cache.release, model_id))
+        _release_with_requests(functools.partial(self.cache.release, model_id))
         return model
 
     def lease(self, model_id: str) -> AbstractAsyncContextManager[Any]:
@@ -79,12 +77,18 @@ class Multiplexed:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        # In the object itself where that is possible: a table of weak references would keep the object alive,
-        # because the loader is bound to it.
-        key = f"_trygon_loader_{self._function.__name__}"
-        loader = instance.__dict__.get(key)
+        # In the object itself: a table of weak references would keep it alive, because the loader is bound to it.
+        # By the qualified name, so that a method and the one it overrides have a cache each.
+        key = f"_trygon_loader_{self._function.__qualname__}"
+        attributes = getattr(instance, "__dict__", None)
+        if attributes is None:
+            raise TypeError(
+                f"serve.multiplexed keeps the models of {self._function.__qualname__!r} in the object, and "
+                f"{type(instance).__name__!r} has __slots__ only; add '__dict__' to them"
+            )
+        loader = attributes.get(key)
         if loader is None:
-            loader = instance.__dict__[key] = self._make(functools.partial(self._function, instance))
+            loader = attributes[key] = self._make(functools.partial(self._function, instance))
         return loader
 
     def _of_function(self) -> Loader:
@@ -97,9 +101,9 @@ class Multiplexed:
 
     def _make(self, load: Callable[[str], Any]) -> Loader:
         cache = ModelCache(load, **self._options)
-        caches = replica_caches.get()
-        if caches is not None:
-            caches.append(cache)
+        board = replica_models.get()
+        if board is not None:
+            board.add(cache)
         return Loader(cache)
 
     async def __call__(self, *args: Any) -> Any:
@@ -168,6 +172,30 @@ def multiplexed(  # noqa: PLR0913 - one keyword for each option
         return Multiplexed(function, options)
 
     return decorate if func is None else decorate(func)
+
+
+def _release_with_requests(release: Callable[[], object]) -> None:
+    """Call `release` when the running request has ended, in a batch when all of its requests have; now, if there is none."""
+    requests = [request for request in batch_context.get() if request is not NO_REQUEST]
+    if not requests:
+        context = request_context.get()
+        requests = [context] if context is not None and not batch_context.get() else []
+    if len(requests) <= 1:
+        if requests:
+            requests[0].when_ended(release)
+        else:
+            release()
+        return
+    left = len(requests)
+
+    def count_down() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            release()
+
+    for request in requests:
+        request.when_ended(count_down)
 
 
 def _check_id(model_id: object) -> None:

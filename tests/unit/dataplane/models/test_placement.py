@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from trygon.dataplane.models.news import ModelState
 from trygon.dataplane.models.placement import place
 
 
@@ -15,6 +16,7 @@ class One:
     others: int = 0
     is_suspect: bool = False
     has_room: bool = True
+    models: dict[str, ModelState] = field(default_factory=dict)
 
 
 def replicas(count: int = 4) -> list[One]:
@@ -71,3 +73,71 @@ def test_no_room_anywhere_means_waiting() -> None:
         one.has_room = False
 
     assert place(two, "m", 0) is None
+
+
+def test_a_replica_that_has_the_model_goes_before_the_hash() -> None:
+    four = replicas()
+    home = place(four, "m", 0)
+    other = next(one for one in four if one is not home)
+    other.models["m"] = ModelState.LOADED
+
+    assert other is place(four, "m", 0)
+
+
+def test_of_those_that_have_it_the_one_with_least_work_then_fewest_models_takes_it() -> None:
+    four = replicas()
+    for one in four[:3]:
+        one.models["m"] = ModelState.LOADED
+    four[0].ongoing = 1
+    four[1].models["n"] = ModelState.LOADED
+
+    assert four[2] is place(four, "m", 0)
+    four[2].others = 1
+    assert four[1] is place(four, "m", 0)
+
+
+def test_a_replica_that_loads_the_model_is_waited_for_whatever_work_it_has() -> None:
+    four = replicas()
+    four[1].models["m"] = ModelState.LOADING
+    four[1].ongoing = 90
+
+    assert four[1] is place(four, "m", 0)
+
+
+def test_a_full_replica_that_loads_the_model_is_not_waited_for() -> None:
+    four = replicas()
+    four[1].models["m"] = ModelState.LOADING
+    four[1].has_room = False
+
+    assert place(four, "m", 0) not in (four[1], None)
+
+
+def test_a_hot_model_gets_one_more_copy_at_a_time() -> None:
+    four = replicas()
+    four[1].models["m"] = ModelState.LOADED
+    four[1].ongoing = 60
+    copy = place(four, "m", 0)
+    assert copy is not None
+    assert copy is not four[1]
+
+    copy.models["m"] = ModelState.LOADING
+    assert four[1] is place(four, "m", 0)
+    copy.models["m"] = ModelState.LOADED
+    assert copy is place(four, "m", 0)
+
+
+def test_a_single_replica_takes_every_model() -> None:
+    (one,) = replicas(1)
+
+    assert one is place([one], "m", 0)
+
+
+def test_a_load_that_blocks_its_replica_is_not_begun_on_the_next_one() -> None:
+    four = replicas()
+    four[1].models["m"] = ModelState.LOADING
+    four[1].is_suspect = True
+    assert four[1] is place(four, "m", 0)
+    assert four[2] is place(four, "n", 0, expected=four[2].replica_id)
+
+    four[1].models["m"] = ModelState.LOADED
+    assert place(four, "m", 0) not in (four[1], None)
