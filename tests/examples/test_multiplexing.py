@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 
 from examples.multiplexing import app
-from trygon import serve
-
-pytestmark = pytest.mark.timeout(40)
+from tests.examples.conftest import RunApp
 
 
-def test_the_named_model_answers() -> None:
-    serve.start(http_options={"port": 0})
-    try:
-        serve.run(app)
-        answer = httpx.get(
-            serve.http_address(), headers={"serve_multiplexed_model_id": "store-17"}, timeout=20
-        )
-    finally:
-        serve.shutdown()
+def test_the_named_model_answers(run_app: RunApp, client: httpx.Client) -> None:
+    run_app(app)
+
+    answer = client.get("/", headers={"serve_multiplexed_model_id": "store-17"})
 
     assert {"model": "store-17", "forecast": 119} == answer.json()

@@ -81,11 +81,19 @@ def wait_running(admin: Admin, name: str = "default") -> dict[str, Any]:
 
 
 def test_an_empty_instance_shows_the_empty_form(admin: Admin) -> None:
-    found = admin.client.get("/api/serve/applications/").json()
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = admin.client.get("/api/serve/applications/").json()
+        return found
+
+    # The port answers while the ingress still starts.
+    wait_until(
+        lambda: {"0": "HEALTHY"} == {slot: one["status"] for slot, one in shown()["proxies"].items()},
+        "the ingress",
+    )
+    found = shown()
 
     assert {} == found["applications"]
     assert {"controller_info", "proxy_location", "http_options", "grpc_options", "proxies"} <= found.keys()
-    assert {"0": "HEALTHY"} == {slot: proxy["status"] for slot, proxy in found["proxies"].items()}
     assert found["target_capacity"] is None
 
 
