@@ -76,6 +76,7 @@ PURE = (
     "dataplane.poison",
     "dataplane.models.policy",
     "dataplane.models.placement",
+    "dataplane.routing.rules",
     "dataplane.admission",
     "dataplane.concurrency",
     "dataplane.fairness",

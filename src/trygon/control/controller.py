@@ -57,6 +57,7 @@ from trygon.control.events import (
     ReplicaUnplaced,
     RevisionCompleted,
     RevisionFailed,
+    RouterTroubled,
     TableServed,
     Woken,
 )
@@ -106,6 +107,7 @@ from trygon.spec.control import (
     ReplicaReady,
     ReplicaStats,
     ReplicaUnhealthy,
+    RouterTrouble,
     ScaleDeployment,
     Shutdown,
     UndoApplication,
@@ -188,6 +190,7 @@ class Controller:
         """Load what is wanted, adopt what runs, and begin."""
         self._keeper.restore(self._clock.monotonic(), self._clock.wall())
         self.state.logging = self._launching.logging
+        self.state.runtime_dir = self._record.runtime_dir
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
             if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
@@ -201,6 +204,8 @@ class Controller:
         server.on_call = self._take_call
         server.on_message = self._take_message
         self._handle(Woken())
+        for name in self.state.applications:
+            self._helpers.prepare(name)
         self._settling.begin(self.state)
         self._watch.start()
 
@@ -434,6 +439,12 @@ class Controller:
                 self._handle(LoadReported(peer.name, message.loads))
             case ReplicaStats():
                 self._handle(ReplicaMeasured(message.replica_id, message.stats))
+            case RouterTrouble():
+                self._handle(
+                    RouterTroubled(
+                        peer.name, message.app_name, message.deployment, message.num_requests, message.error
+                    )
+                )
             case ReconfigureDone():
                 self._handle(ReplicaReconfigured(message.replica_id, message.revision, message.error))
             case _:
@@ -597,6 +608,8 @@ class Controller:
             *(ApplicationDeleted(name) for name in removed),
             *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
         )
+        for name in revisions:
+            self._helpers.prepare(name)
         return numbers
 
     def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:

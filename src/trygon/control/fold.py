@@ -31,6 +31,7 @@ from trygon.control.events import (
     ReplicaUnplaced,
     RevisionCompleted,
     RevisionFailed,
+    RouterTroubled,
     TableServed,
     Woken,
 )
@@ -83,11 +84,39 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
             | PolicyAsked()
             | PolicyAnswered()
         ):
+            if isinstance(event, CallerLost):
+                _forget_router_troubles(state, event.caller)
             return fold_scaling(state, event, now)
+        case RouterTroubled():
+            return _fold_router_trouble(state, event, now)
         case ReplicaRequested() | ReplicaAdopted():
             return _add_replica(state, event, now)
         case _:
             return _fold_replica(state, event, now)
+
+
+def _fold_router_trouble(state: ControllerState, event: RouterTroubled, now: float) -> set[str]:
+    """Remember it for those who ask; nothing is decided by it."""
+    application = state.applications.get(event.app_name)
+    if application is None:
+        return set()
+    key = (event.deployment, event.caller)
+    if not event.num_requests:
+        application.router_troubles.pop(key, None)
+        if not application.router_trouble(event.deployment):
+            application.note(now, event.deployment, "the request router routes again")
+        return set()
+    before = application.router_troubles.get(key)
+    if before is None:
+        application.note(now, event.deployment, f"the request router fails: {event.error}")
+    application.router_troubles[key] = (event.num_requests + (before[0] if before else 0), event.error)
+    return set()
+
+
+def _forget_router_troubles(state: ControllerState, caller: str) -> None:
+    for application in state.applications.values():
+        for key in [key for key in application.router_troubles if key[1] == caller]:
+            del application.router_troubles[key]
 
 
 def _fold_application(

@@ -21,8 +21,12 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
     """Send `call` from this thread; False when it has to go through the loop."""
     if not runtime.waits.is_blocking or pool is None or pool.waiting or pool.returned:
         return False
-    if pool.desk is not None or (pool.targets is not None and pool.targets.load_period_s):
-        # What is on a line nobody counts.
+    if (
+        pool.desk is not None
+        or pool.router is not None
+        or (pool.targets is not None and pool.targets.load_period_s)
+    ):
+        # What is on a line nobody counts, and a router of its own says who takes a call.
         return False
     line = runtime.waits.line
     if line is not None and line.thread == threading.get_ident():

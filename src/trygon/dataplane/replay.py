@@ -7,9 +7,8 @@ them is suspect (`dataplane.poison`); until then no request is looked at, hashed
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
 from trygon.dataplane.admission import RetryBudget
@@ -17,8 +16,8 @@ from trygon.dataplane.fairness import CallQueue, Ticket
 from trygon.dataplane.frames import FrameFlag, FrameKind
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.messages import ErrorKind, Evidence
-from trygon.dataplane.models.placement import place
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
+from trygon.dataplane.routing.parking import PoolRouter
 from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, PoisonRequestError
 from trygon.spec.routing import DeathCause, ReplicaDeath
@@ -38,8 +37,6 @@ _ERROR = int(FrameKind.ERROR)
 #: The replica did not say what became of the request.
 _UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.TIMEOUT), int(ErrorKind.UNAVAILABLE))
 
-_randbits = random.getrandbits
-
 
 class DeskPool(Withdrawable, Protocol):
     """The pool a desk belongs to."""
@@ -53,6 +50,8 @@ class DeskPool(Withdrawable, Protocol):
     num_replicas: int
     #: The desk, while it takes every request.
     desk: ReplayDesk | None
+    #: Says who takes a request, where that is not power of two choices.
+    router: PoolRouter | None
 
     @property
     def max_ongoing_requests(self) -> int:
@@ -67,6 +66,9 @@ class DeskPool(Withdrawable, Protocol):
 
     def take_waiting(self) -> list[Call]:
         """Return what waits, and let nothing wait."""
+
+    def pick(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
+        """Return who of `links` takes `call` at once."""
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -117,6 +119,13 @@ class _Tracked:
         return self.call.model_id
 
     @property
+    def session_id(self) -> str:
+        return self.call.session_id
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        return self.call.question()
+
+    @property
     def ticket(self) -> Ticket:
         return self.call.ticket
 
@@ -126,6 +135,8 @@ class _Tracked:
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link
+        if self.is_replay:
+            self.desk.host(self, link)
         # What a call asks of its link is answered below.
         self.call.start(cast("ReplicaLink", self), stream)
 
@@ -457,7 +468,7 @@ class ReplayDesk:
             return
         taken = set(self._guests.values())
         open_links = [link for link in self._pool.links if link not in taken]
-        link = place(open_links, candidate.model_id, _randbits(32))
+        link = self._pool.pick(open_links, candidate)
         if link is not None:
             self._unhold(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -472,19 +483,39 @@ class ReplayDesk:
         if tracked.is_replay:
             taken = {link for guest, link in self._guests.items() if guest.is_trial}
             open_links = [link for link in self._pool.links if link not in taken]
-            link = place(open_links, tracked.model_id, _randbits(32))
+            if self._ask_router(tracked, open_links):
+                return True
+            link = self._pool.pick(open_links, tracked)
             if link is None:
                 return False
             self._guests[tracked] = link
+        elif self._ask_router(tracked, self._quiet_links()):
+            return True
         else:
-            link = place(self._quiet_links(), tracked.model_id, _randbits(32))
+            link = self._pool.pick(self._quiet_links(), tracked)
         self._unhold(tracked)
         if link is not None:
             link.begin(tracked)
         else:
             tracked.on_moved(self._pool)
             self._pool.returned[tracked] = monotonic()
+            if self._pool.router is not None:
+                self._pool.router.requeue(tracked)
         return True
+
+    def _ask_router(self, tracked: _Tracked, links: list[ReplicaLink]) -> bool:
+        """Give a request to a router of the user's, which says later who takes it; False when there is none."""
+        router = self._pool.router
+        if router is None or not router.is_asking or not links:
+            return False
+        self._unhold(tracked)
+        tracked.on_moved(self._pool)
+        router.submit(tracked, links)
+        return True
+
+    def host(self, tracked: _Tracked, link: ReplicaLink) -> None:
+        """Note where a replay went."""
+        self._guests[tracked] = link
 
     def _quiet_links(self) -> list[ReplicaLink]:
         """Return the replicas without guests, if any of them has room: a newcomer may be poison too."""

@@ -220,12 +220,6 @@ def _refuse_missing_machinery(options: Mapping[str, Any], owner: str) -> None:
             f"{owner}: deployment_actors cannot be started yet; make the shared part a deployment of its own, "
             "bind it into this one, and call it through its handle"
         )
-    router: RequestRouterConfig | None = options.get("request_router_config")
-    if router is not None and not router.is_default_router:
-        raise OptionError(
-            f"{owner}: the router class {router.request_router_class!r} cannot be used yet; "
-            "remove request_router_class to balance by power of two choices"
-        )
 
 
 def specification(options: Mapping[str, Any]) -> DeploymentOptions:
@@ -233,6 +227,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
     actor = read_actor_options(options["ray_actor_options"])
     backpressure: BackpressureConfig = options.get("backpressure_config") or BackpressureConfig()
     queue: RequestQueueConfig = options.get("request_queue_config") or RequestQueueConfig()
+    router: RequestRouterConfig = options.get("request_router_config") or RequestRouterConfig()
     scaling: AutoscalingConfig | None = options.get("autoscaling_config")
     log: LoggingConfig | None = options.get("logging_config")
     same_name = {name: options[name] for name in _SAME_NAME if name in options}
@@ -244,6 +239,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         backpressure_status_code=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
         queue=queue.policy(),
+        router=router.rule(),
         resources=actor.resources,
         env_vars=actor.env_vars,
         working_dir=actor.working_dir,
@@ -271,7 +267,6 @@ _SAME_NAME = (
 
 #: Options that only tune, and what happens instead.
 _INERT = {
-    "request_router_config": "requests are balanced by power of two choices on exact counts, without probes",
     "max_replicas_per_node": "all replicas run on this machine",
     "gang_scheduling_config": "a gang of one replica is a replica",
     "placement_group_bundles": "all replicas run on this machine",

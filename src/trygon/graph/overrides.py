@@ -26,6 +26,7 @@ _FIELDS = {
     "backpressure_config": ("backpressure_status_code", "backpressure_retry_after_s"),
     "max_ongoing_requests": ("max_ongoing_requests", "tunes_ongoing_requests"),
     "request_queue_config": ("queue",),
+    "request_router_config": ("router",),
     "ray_actor_options": ("resources", "env_vars", "working_dir", "py_modules", "module_path", "packages"),
     "logging_config": ("logging",),
 }
@@ -115,4 +116,6 @@ def _overridden(
     if "autoscaling" in changes:
         # What a file says has an import path.
         deployment = deployment.without_policy()
+    if "router" in changes:
+        deployment = deployment.without_router()
     return deployment.with_options(**changes, inert={**inert, **new.inert})
