@@ -45,7 +45,8 @@ from trygon.control.reconcile.replica import (
     Trouble,
     next_phase,
 )
-from trygon.control.scaling import adopt_replica, end_adoption, fold_scaling, scale_revision
+from trygon.control.router_troubles import fold_router_trouble, forget_router_troubles
+from trygon.control.scaling import ScalingEvent, adopt_replica, end_adoption, fold_scaling, scale_revision
 from trygon.control.state import Application, ControllerState, Replica
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
@@ -79,44 +80,27 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
         case (
             LoadReported()
             | CallerLost()
+            | RouterTroubled()
             | ReplicaMeasured()
             | DeploymentScaled()
             | PolicyAsked()
             | PolicyAnswered()
         ):
-            if isinstance(event, CallerLost):
-                _forget_router_troubles(state, event.caller)
-            return fold_scaling(state, event, now)
-        case RouterTroubled():
-            return _fold_router_trouble(state, event, now)
+            return _fold_numbers(state, event, now)
         case ReplicaRequested() | ReplicaAdopted():
             return _add_replica(state, event, now)
         case _:
             return _fold_replica(state, event, now)
 
 
-def _fold_router_trouble(state: ControllerState, event: RouterTroubled, now: float) -> set[str]:
-    """Remember it for those who ask; nothing is decided by it."""
-    application = state.applications.get(event.app_name)
-    if application is None:
+def _fold_numbers(state: ControllerState, event: ScalingEvent | RouterTroubled, now: float) -> set[str]:
+    """Take what callers and replicas tell of how it goes."""
+    if isinstance(event, RouterTroubled):
+        fold_router_trouble(state, event, now)
         return set()
-    key = (event.deployment, event.caller)
-    if not event.num_requests:
-        application.router_troubles.pop(key, None)
-        if not application.router_trouble(event.deployment):
-            application.note(now, event.deployment, "the request router routes again")
-        return set()
-    before = application.router_troubles.get(key)
-    if before is None:
-        application.note(now, event.deployment, f"the request router fails: {event.error}")
-    application.router_troubles[key] = (event.num_requests + (before[0] if before else 0), event.error)
-    return set()
-
-
-def _forget_router_troubles(state: ControllerState, caller: str) -> None:
-    for application in state.applications.values():
-        for key in [key for key in application.router_troubles if key[1] == caller]:
-            del application.router_troubles[key]
+    if isinstance(event, CallerLost):
+        forget_router_troubles(state, event.caller)
+    return fold_scaling(state, event, now)
 
 
 def _fold_application(

@@ -247,7 +247,11 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         packages=actor.packages,
         autoscaling=None if scaling is None else scaling.to_builtins(),
         logging=None if log is None else log.to_builtins(),
-        inert={**{name: _plain(options[name]) for name in _INERT if options.get(name)}, **actor.selectors},
+        inert={
+            **{name: _plain(options[name]) for name in _INERT if options.get(name)},
+            **({"request_router_config": _plain(router)} if _only_tunes(router) else {}),
+            **actor.selectors,
+        },
     )
 
 
@@ -265,6 +269,12 @@ _SAME_NAME = (
     "rolling_update_percentage",
 )
 
+
+def _only_tunes(router: RequestRouterConfig) -> bool:
+    """Whether it changes numbers of the default router, which needs none."""
+    return router.is_default_router and bool(router.given().keys() - {"request_router_class"})
+
+
 #: Options that only tune, and what happens instead.
 _INERT = {
     "max_replicas_per_node": "all replicas run on this machine",
@@ -275,6 +285,9 @@ _INERT = {
     "label_selector": "all replicas run on this machine",
     "fallback_strategy": "all replicas run on this machine",
 }
+
+
+_NO_BACKOFF = "requests are balanced by power of two choices on exact counts, without probes"
 
 
 def _plain(value: Any) -> Any:
@@ -288,7 +301,7 @@ def _replicas(count: int, scaling: AutoscalingConfig | None) -> int:
 def announce_inert(options: DeploymentOptions, warn: Any) -> None:
     """Call ``warn(key, text)`` for each option that is kept but changes nothing yet."""
     for name in options.inert:
-        warn(f"option.{name}", f"the option {name} changes nothing yet: {_INERT[name]}")
+        warn(f"option.{name}", f"the option {name} changes nothing yet: {_INERT.get(name, _NO_BACKOFF)}")
     if options.rolling_update_percentage != DeploymentOptions().rolling_update_percentage:
         warn(
             "option.rolling_update_percentage",

@@ -111,7 +111,7 @@ def _overridden(
     for name in given:
         fields = _FIELDS.get(name, (name,) if name in DeploymentOptions.__struct_fields__ else ())
         changes.update({field: getattr(new, field) for field in fields})
-        if not fields and name in option_names():
+        if (not fields or name == "request_router_config") and name in option_names():
             inert.pop(name, None)
     if "autoscaling" in changes:
         # What a file says has an import path.

@@ -30,7 +30,7 @@ __all__ = ["ANSWER_S", "MAX_ARGUMENT_BYTES", "MAX_ASKED", "CustomRouter"]
 
 #: What a router may take for one request; and for the very first, which waits for the helper and its imports.
 ANSWER_S = 0.25
-FIRST_ANSWER_S = 10.0
+FIRST_ANSWER_S = 5.0
 #: While the helper is slow or gone, a request tries it this often.
 TRY_S = 1.0
 #: Questions under way; more requests than that go by power of two choices.
