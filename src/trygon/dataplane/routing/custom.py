@@ -168,8 +168,7 @@ class CustomRouter(ParkingRouter):
         is_whole = len(body) <= MAX_ARGUMENT_BYTES
         self._unsent.append(RoutingQuestion(number, is_http, head, body if is_whole else b"", is_whole))
         self._flush_soon()
-        if self._deadline is None:
-            self._deadline = self._loop.call_later(wait_s, self._look_at_deadlines)
+        self._watch(self._loop.time() + wait_s)
 
     def _flush_soon(self) -> None:
         if not self._is_flushing:
@@ -205,7 +204,15 @@ class CustomRouter(ParkingRouter):
                 self._fall_back(asked.call, asked.links, "late")
         due = min((asked.due for asked in self._asked.values()), default=0.0)
         if due:
-            self._deadline = self._loop.call_at(due, self._look_at_deadlines)
+            self._watch(due)
+
+    def _watch(self, due: float) -> None:
+        """Look at deadlines at `due`; the timer may be set for a first answer, which has more time."""
+        if self._deadline is not None:
+            if self._deadline.when() <= due:
+                return
+            self._deadline.cancel()
+        self._deadline = self._loop.call_at(due, self._look_at_deadlines)
 
     def _take(self, number: int) -> _Asked | None:
         asked = self._asked.pop(number, None)
