@@ -39,6 +39,7 @@ __all__ = [
     "ReplicaUnplaced",
     "RevisionCompleted",
     "RevisionFailed",
+    "RouterTroubled",
     "TableServed",
     "Woken",
 ]
