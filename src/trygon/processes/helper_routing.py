@@ -77,6 +77,9 @@ class RoutingDesk:
         self._on_hung = on_hung
         self._hung_s = hung_s
         self._hosts = {name: _Host(app_name, name, function) for name, function in routers.items()}
+        for host in self._hosts.values():
+            # Now, so that the first request does not wait for imports.
+            host.start()
         #: Ends the helper unless the router's thread comes round before.
         self._alarms: dict[str, asyncio.TimerHandle] = {}
 
@@ -108,13 +111,13 @@ class RoutingDesk:
 
 
 class _Host:
-    """One router and its thread, which is started by the first question."""
+    """One router and its thread."""
 
     def __init__(self, app_name: str, deployment: str, function: UserFunction) -> None:
         self._app_name = app_name
         self._deployment = deployment
         self._function = function
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = asyncio.new_event_loop()
         self._router: RequestRouter | None = None
         self._error = ""
         self._wants_routed = False
@@ -140,16 +143,16 @@ class _Host:
     ) -> None:
         """Give work to the router's thread."""
         self._helper = helper
-        loop = self._loop
-        if loop is None:
-            loop = self._loop = asyncio.new_event_loop()
-            name = f"router-{self._deployment}"
-            threading.Thread(target=self._run, args=(loop,), name=name, daemon=True).start()
-        loop.call_soon_threadsafe(self._take, batch, reply, came_round)
+        self._loop.call_soon_threadsafe(self._take, batch, reply, came_round)
+
+    def start(self) -> None:
+        """Make the router."""
+        name = f"router-{self._deployment}"
+        threading.Thread(target=self._run, args=(self._loop,), name=name, daemon=True).start()
+        self._loop.call_soon_threadsafe(self._make)
 
     def close(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
     # ---- the router's thread
 
@@ -166,8 +169,6 @@ class _Host:
 
     def _take(self, batch: RoutingBatch | RoutingStats, reply: Reply, came_round: Callable[[], None]) -> None:
         self._tell_helper(came_round)
-        if self._router is None and not self._error:
-            self._make()
         if isinstance(batch, RoutingStats):
             self._learn(batch)
             return
