@@ -342,9 +342,9 @@ class Pool:
             link = choose(self.links, _randbits(32))
             if link is None:
                 return
-            self._start_next(link)
+            self.start_next(link)
 
-    def _start_next(self, link: ReplicaLink) -> None:
+    def start_next(self, link: ReplicaLink) -> None:
         """Start the request that is next, unless it is too late for it."""
         call, since = (self.returned or self.waiting).popitem(last=False)
         self._start(call, since, link)
@@ -382,7 +382,7 @@ class Pool:
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (self.returned or self.waiting) and link.has_room and not link.is_suspect:
             if self.router is None:
-                self._start_next(link)
+                self.start_next(link)
             elif not self.router.start_next(link):
                 break
         if link.is_leaving:

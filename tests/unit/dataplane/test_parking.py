@@ -280,7 +280,22 @@ def test_with_plain_rules_anyone_takes_what_waits_oldest_first(rule: str) -> Non
 
 
 @pytest.mark.parametrize("rule", [ROUND_ROBIN, LEAST_LOADED])
-def test_with_plain_rules_what_waited_for_a_first_replica_starts(rule: str) -> None:
+def test_with_plain_rules_what_is_more_important_goes_first(rule: str) -> None:
+    world = World(rule)
+    world.list("a")
+    world.send()
+    usual, urgent = Request(), Request()
+    urgent.ticket = (1, "")
+
+    for request in (usual, urgent):
+        world.pool.submit(cast("Call", request))
+    world.link("a").finish()
+
+    assert ("", "a") == (usual.at, urgent.at)
+
+
+@pytest.mark.parametrize("rule", [ROUND_ROBIN, LEAST_LOADED])
+def test_with_plain_rules_what_waited_waited_for_a_first_replica_starts(rule: str) -> None:
     world = World(rule)
     world.list()
     waiting = [world.send(), world.send()]

@@ -43,6 +43,9 @@ class RoutedPool(Protocol):
     def enqueue(self, call: Call) -> bool:
         """Let `call` wait, or refuse it; whether it waits."""
 
+    def start_next(self, link: ReplicaLink) -> None:
+        """Start the request whose turn it is."""
+
     def start_queued(self, call: Call, link: ReplicaLink) -> bool:
         """Start a request that waits; False when it does not any more."""
 
@@ -108,6 +111,9 @@ class PlainRouter:
     def pick(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
         if call.model_id:
             return place(links, call.model_id, _randbits(32))
+        return self._next(links)
+
+    def _next(self, links: Sequence[ReplicaLink]) -> ReplicaLink | None:
         if not self._is_in_turn:
             return least_loaded(links, _randbits(32))
         link = next_in_turn(links, self._last)
@@ -116,10 +122,9 @@ class PlainRouter:
         return link
 
     def start_next(self, link: ReplicaLink) -> bool:
-        pool = self._pool
-        call = next(iter(pool.returned or pool.waiting), None)
         self._last = link.replica_id
-        return call is not None and pool.start_queued(call, link)
+        self._pool.start_next(link)
+        return True
 
     def requeue(self, call: Call) -> None:
         """It waits in its pool, for anyone."""
@@ -127,10 +132,10 @@ class PlainRouter:
     def pump(self) -> None:
         pool = self._pool
         while pool.returned or pool.waiting:
-            call = next(iter(pool.returned or pool.waiting))
-            link = self.pick(pool.links, call)
-            if link is None or not pool.start_queued(call, link):
+            link = self._next(pool.links)
+            if link is None:
                 return
+            pool.start_next(link)
 
     def forget(self, call: Call) -> None:
         """Nothing is kept of a request."""
