@@ -237,6 +237,21 @@ def test_a_request_that_was_rejected_goes_to_the_fallback(hashed: World) -> None
     assert second == request.at
 
 
+def test_a_session_waits_a_moment_for_a_replica_that_is_being_connected_to(hashed: World) -> None:
+    first, second = holders("ann")
+    hashed.link(first).is_open = False
+    early = hashed.send("ann")
+    assert "" == early.at
+
+    hashed.loop.run()
+    assert second == early.at
+
+    again = hashed.send("ann")
+    hashed.link(first).is_open = True
+    hashed.pool.on_room(cast("ReplicaLink", hashed.link(first)))
+    assert first == again.at
+
+
 def test_a_request_that_was_given_up_is_not_started(hashed: World) -> None:
     first, _ = holders("ann")
     given_up, last = [hashed.send("ann") for _ in range(4)][2:]

@@ -19,6 +19,7 @@ from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.models.placement import place
 from trygon.dataplane.routing.rules import HashRing, first_cool, least_loaded, next_in_turn
 from trygon.spec.routers import ROUND_ROBIN, RouterRule
+from trygon.spec.routing import DeploymentTargets
 
 __all__ = ["ANY", "UNROUTED", "HashRouter", "ParkingRouter", "PlainRouter", "PoolRouter", "RoutedPool"]
 
@@ -39,6 +40,10 @@ class RoutedPool(Protocol):
     stats: CallerStats
     returned: OrderedDict[Call, float]
     waiting: CallQueue[Call]
+
+    @property
+    def targets(self) -> DeploymentTargets | None:
+        """What the routing table says of it."""
 
     def enqueue(self, call: Call) -> bool:
         """Let `call` wait, or refuse it; whether it waits."""
@@ -288,10 +293,22 @@ class HashRouter(ParkingRouter):
 
     def submit(self, call: Call, links: Sequence[ReplicaLink]) -> None:
         link, wants = self._look(call, links)
-        if link is not None:
+        if link is not None and link.replica_id != wants[0] and self._is_worth_waiting_for(wants[0]):
+            self._let_wait(call, wants[:1])
+        elif link is not None:
             self._start_new(call, link)
         else:
             self._let_wait(call, wants)
+
+    def _is_worth_waiting_for(self, name: str) -> bool:
+        """Whether a replica is only being connected to, as after a deploy: then a session waits for a moment.
+
+        It is routed anew soon, and goes to a fallback then. Not where the queue has a bound that this might hit.
+        """
+        targets = self._pool.targets
+        if targets is None or targets.max_queued_requests >= 0:
+            return False
+        return any(link.replica_id == name and not link.is_open for link in self._pool.links)
 
     def pick(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
         return self._look(call, links)[0]
