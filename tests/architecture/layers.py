@@ -34,7 +34,6 @@ ROWS = (
     Row("scaling", "errors, spec", "msgspec"),
     Row("simulation", "errors, spec, scaling", "msgspec, matplotlib (one module)"),
     Row("ensembles", "errors, spec", "none"),
-    Row("scaling", "errors, spec", "msgspec"),
     Row("registry", "errors, spec, observability", "mlflow (one module)"),
     Row(
         "dataplane",
@@ -76,6 +75,7 @@ PURE = (
     "dataplane.poison",
     "dataplane.models.policy",
     "dataplane.models.placement",
+    "dataplane.routing.rules",
     "dataplane.admission",
     "dataplane.concurrency",
     "dataplane.fairness",

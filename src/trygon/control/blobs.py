@@ -22,7 +22,7 @@ __all__ = ["BlobFolder", "attach_definitions", "detach_code", "detach_definition
 #: A definition up to here stays in the state file: most are a name and a few arguments.
 _INLINE_BYTES = 16 << 10
 #: What a deployment has that may be large; the digest of each has a field beside it.
-_PICKLES = ("definition", "policy")
+_PICKLES = ("definition", "policy", "router")
 
 
 def detach_code(spec: ApplicationSpec) -> tuple[ApplicationSpec, dict[str, bytes]]:

@@ -34,6 +34,7 @@ class Changes:
         engine: Says what there is room for.
         clock: Tells when something was deployed.
         tell: Takes the events of a change that was saved.
+        prepare: Starts what an application that was deployed needs beside its replicas.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Changes:
         engine: Engine,
         clock: Clock,
         tell: Callable[..., None],
+        prepare: Callable[[str], None],
     ) -> None:
         self._state = state
         self._keeper = keeper
         self._engine = engine
         self._clock = clock
         self._tell = tell
+        self._prepare = prepare
         #: Each change is saved before it is acted on, and before the next one is judged.
         self._one = asyncio.Lock()
         self._is_closed = False
@@ -150,6 +153,8 @@ class Changes:
             *(ApplicationDeleted(name) for name in removed),
             *(ApplicationDeployed(name, revision) for name, revision in revisions.items()),
         )
+        for name in revisions:
+            self._prepare(name)
         return numbers
 
     def _repeated(self, names: list[str], token: str) -> dict[str, int] | None:

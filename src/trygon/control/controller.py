@@ -54,6 +54,7 @@ from trygon.control.events import (
     ReplicaUnplaced,
     RevisionCompleted,
     RevisionFailed,
+    RouterTroubled,
     TableServed,
     Woken,
 )
@@ -98,6 +99,7 @@ from trygon.spec.control import (
     ReplicaReady,
     ReplicaStats,
     ReplicaUnhealthy,
+    RouterTrouble,
     ScaleDeployment,
     Shutdown,
     UndoApplication,
@@ -164,9 +166,9 @@ class Controller:
         self._settling = Settling()
         self._watch = HealthWatch(self.state, engine, clock, self._handle)
         self._helpers = HelperDesk(self.state, engine, clock, record, launching.blobs, self._handle)
+        self._changes = Changes(self.state, self._keeper, engine, clock, self._handle, self._helpers.prepare)
         self._wake: asyncio.TimerHandle | None = None
         self._shutdown: ShutdownBegun | None = None
-        self._changes = Changes(self.state, self._keeper, engine, clock, self._handle)
         self._tasks: set[asyncio.Task[None]] = set()
         #: Exits that wait for the replica's link to end, by replica id.
         self._exits: dict[str, ReplicaExited] = {}
@@ -177,6 +179,7 @@ class Controller:
         """Load what is wanted, adopt what runs, and begin."""
         self._keeper.restore(self._clock.monotonic(), self._clock.wall())
         self.state.logging = self._launching.logging
+        self.state.runtime_dir = self._record.runtime_dir
         running = await self._engine.connect(self._take_engine_event)
         for replica in running:
             if replica.mark in (ReplicaPhase.DRAINING, ReplicaPhase.FAILED):
@@ -190,6 +193,8 @@ class Controller:
         server.on_call = self._take_call
         server.on_message = self._take_message
         self._handle(Woken())
+        for name in self.state.applications:
+            self._helpers.prepare(name)
         self._settling.begin(self.state)
         self._watch.start()
 
@@ -423,6 +428,12 @@ class Controller:
                 self._handle(LoadReported(peer.name, message.loads))
             case ReplicaStats():
                 self._handle(ReplicaMeasured(message.replica_id, message.stats))
+            case RouterTrouble():
+                self._handle(
+                    RouterTroubled(
+                        peer.name, message.app_name, message.deployment, message.num_requests, message.error
+                    )
+                )
             case ReconfigureDone():
                 self._handle(ReplicaReconfigured(message.replica_id, message.revision, message.error))
             case _:

@@ -39,6 +39,7 @@ __all__ = [
     "ReplicaUnplaced",
     "RevisionCompleted",
     "RevisionFailed",
+    "RouterTroubled",
     "TableServed",
     "Woken",
 ]
@@ -200,6 +201,16 @@ class ReplicaMeasured(msgspec.Struct, frozen=True):
     stats: dict[str, float]
 
 
+class RouterTroubled(msgspec.Struct, frozen=True):
+    """A caller could not route requests by the user's class; none of them means that it can again."""
+
+    caller: str
+    app_name: str
+    deployment: str
+    num_requests: int
+    error: str
+
+
 class DeploymentScaled(msgspec.Struct, frozen=True):
     """It was decided how many replicas a deployment shall have."""
 
@@ -275,6 +286,7 @@ Event = (
     | LoadReported
     | CallerLost
     | ReplicaMeasured
+    | RouterTroubled
     | DeploymentScaled
     | PolicyAsked
     | PolicyAnswered

@@ -31,6 +31,7 @@ from trygon.control.events import (
     ReplicaUnplaced,
     RevisionCompleted,
     RevisionFailed,
+    RouterTroubled,
     TableServed,
     Woken,
 )
@@ -44,7 +45,8 @@ from trygon.control.reconcile.replica import (
     Trouble,
     next_phase,
 )
-from trygon.control.scaling import adopt_replica, end_adoption, fold_scaling, scale_revision
+from trygon.control.router_troubles import fold_router_trouble, forget_router_troubles
+from trygon.control.scaling import ScalingEvent, adopt_replica, end_adoption, fold_scaling, scale_revision
 from trygon.control.state import Application, ControllerState, Replica
 from trygon.spec.launch import ReplicaLaunch
 from trygon.spec.routing import ReplicaDeath
@@ -78,16 +80,27 @@ def fold(state: ControllerState, event: Event, now: float) -> set[str]:
         case (
             LoadReported()
             | CallerLost()
+            | RouterTroubled()
             | ReplicaMeasured()
             | DeploymentScaled()
             | PolicyAsked()
             | PolicyAnswered()
         ):
-            return fold_scaling(state, event, now)
+            return _fold_numbers(state, event, now)
         case ReplicaRequested() | ReplicaAdopted():
             return _add_replica(state, event, now)
         case _:
             return _fold_replica(state, event, now)
+
+
+def _fold_numbers(state: ControllerState, event: ScalingEvent | RouterTroubled, now: float) -> set[str]:
+    """Take what callers and replicas tell of how it goes."""
+    if isinstance(event, RouterTroubled):
+        fold_router_trouble(state, event, now)
+        return set()
+    if isinstance(event, CallerLost):
+        forget_router_troubles(state, event.caller)
+    return fold_scaling(state, event, now)
 
 
 def _fold_application(

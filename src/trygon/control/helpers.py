@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,13 @@ import msgspec
 from trygon.clock import Clock
 from trygon.control.actions import AskPolicy
 from trygon.control.events import PolicyAnswered
-from trygon.control.state import Application, ControllerState
+from trygon.control.state import Application, ControllerState, Revision
 from trygon.engine.base import Engine, Vitals
 from trygon.scaling.decision import Proposal
-from trygon.spec.helper import AUTOSCALING, Answer, Ask
+from trygon.spec.helper import AUTOSCALING, Answer, Ask, UserFunction, helper_address, helper_key
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.launch import HelperLaunch
+from trygon.spec.routers import CUSTOM
 from trygon.spec.wire import MessageReader, pack
 
 __all__ = ["HelperDesk"]
@@ -69,24 +69,40 @@ class HelperDesk:
 
     def ask(self, application: Application, action: AskPolicy) -> None:
         """Ask a policy; a PolicyAnswered follows, within the time it may take."""
-        key = f"{action.app_name}#{action.revision}"
-        link = self._links.get(key)
-        if link is None:
-            launch = self._launch(application, key)
-            self._engine.start_helper(launch)
-            link = self._links[key] = _HelperLink(launch.address)
+        serving = application.serving
+        assert serving is not None, "only what serves is scaled"
+        key = helper_key(action.app_name, action.revision)
+        link = self._link(serving, key)
         task = asyncio.get_running_loop().create_task(self._run(key, link, action))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def prepare(self, name: str) -> None:
+        """Start what the wanted and the serving revision of an application need from the first request on: routers."""
+        application = self._state.applications.get(name)
+        if application is None:
+            return
+        for revision in (application.wanted, application.serving):
+            if revision is not None and _routers(revision):
+                self._link(revision, helper_key(name, revision.number))
+
+    def _link(self, revision: Revision, key: str) -> _HelperLink:
+        link = self._links.get(key)
+        if link is None:
+            launch = self._launch(revision, key)
+            self._engine.start_helper(launch)
+            link = self._links[key] = _HelperLink(launch.address)
+        return link
+
     def tidy(self) -> None:
-        """End the helpers of revisions that do not serve any more."""
+        """End the helpers of revisions that neither serve nor are about to."""
         if not self._links:
             return
         needed = {
-            f"{name}#{application.serving.number}"
+            helper_key(name, revision.number)
             for name, application in self._state.applications.items()
-            if application.serving is not None and not application.deleting
+            for revision in (application.wanted, application.serving)
+            if revision is not None and not application.deleting
         }
         for key in self._links.keys() - needed:
             self._links.pop(key).close()
@@ -121,17 +137,15 @@ class HelperDesk:
             error = f"{action.function.title} could not be asked: {problem}; see {self._log_path(key)}"
         self._tell(PolicyAnswered(action.app_name, action.revision, action.owner, proposals, error))
 
-    def _launch(self, application: Application, key: str) -> HelperLaunch:
-        serving = application.serving
-        assert serving is not None, "only what serves is scaled"
-        code = serving.spec.code
-        short = hashlib.sha256(key.encode()).hexdigest()[:8]
+    def _launch(self, revision: Revision, key: str) -> HelperLaunch:
+        code = revision.spec.code
         return HelperLaunch(
             key=key,
             code=code,
-            address=os.path.join(self._record.runtime_dir, f"helper-{short}.sock"),
+            address=helper_address(self._record.runtime_dir, key),
             log_path=self._log_path(key),
             snapshot_path=str(self._blobs / code.snapshot) if self._blobs and code.snapshot else "",
+            routers=_routers(revision),
         )
 
     def _log_path(self, key: str) -> str:
@@ -170,6 +184,21 @@ class HelperDesk:
                 cpu[replica_id] = max(0.0, (vitals.cpu_s - before[0]) / (now - before[1]))
         self._cpu = {key: kept for key, kept in self._cpu.items() if self._state.owner(key) is not None}
         return {"cpu_by_replica": cpu, "memory_by_replica": memory}
+
+
+def _routers(revision: Revision) -> dict[str, UserFunction]:
+    """Return the router classes of the user's, by deployment."""
+    found = {}
+    for deployment in revision.spec.deployments:
+        rule = deployment.options.router
+        if rule.name == CUSTOM:
+            found[deployment.name] = UserFunction(
+                import_path="" if deployment.router else rule.router_class,
+                definition=deployment.router,
+                name=rule.router_class,
+                kwargs=rule.kwargs,
+            )
+    return found
 
 
 class _HelperLink:

@@ -193,6 +193,8 @@ class Application:
         self.served = False
         #: By (deployment, revision): what scales with its load. Revisions with the same options share one.
         self.scalers: dict[tuple[str, int], Scaler] = {}
+        #: Of routers of the user's that fail: by deployment and caller, how many requests they did not route, and why.
+        self.router_troubles: dict[tuple[str, str], tuple[int, str]] = {}
         #: What was decided and why, by deployment: (monotonic, text).
         self.log: dict[str, deque[tuple[float, str]]] = {}
 
@@ -214,6 +216,15 @@ class Application:
         """Return how many replicas a deployment of a revision shall have now."""
         scaler = self.scalers.get((deployment.name, revision.number))
         return deployment.options.num_replicas if scaler is None else scaler.count
+
+    def router_trouble(self, deployment: str) -> str:
+        """Return what is wrong with the router of a deployment; empty when all is well."""
+        found = [told for (name, _), told in self.router_troubles.items() if name == deployment]
+        if not found:
+            return ""
+        count = sum(number for number, _ in found)
+        reason = found[-1][1].strip().rpartition("\n")[2]
+        return f"the request router failed for {count} requests, which went by power of two choices: {reason}"
 
     def record(self, deployment: str, generation: int) -> StartRecord:
         """Return how starting went so far."""
@@ -288,6 +299,8 @@ class ControllerState:
         self.http_timeouts: HttpTimeouts | None = None
         #: The LoggingConfig of the instance as JSON values, for applications that have none.
         self.logging: dict[str, Any] | None = None
+        #: Where the sockets of helpers are.
+        self.runtime_dir = ""
         #: The last replicas that died while they served, oldest first; told to their callers.
         self.deaths: deque[ReplicaDeath] = deque(maxlen=_NUM_DEATHS)
         #: Applications of which a deployment may wait for resources; no other one does.

@@ -43,7 +43,8 @@ def begin_on_line(runtime: Runtime, call: UnaryCall, pool: Pool | None) -> bool:
 
 
 def _needs_loop(pool: Pool, call: UnaryCall) -> bool:
-    if pool.waiting or pool.returned or pool.desk is not None:
+    if pool.waiting or pool.returned or pool.desk is not None or pool.router is not None:
+        # A router of its own says who takes a call.
         return True
     if pool.targets is not None and pool.targets.load_period_s:
         # What is on a line nobody counts.

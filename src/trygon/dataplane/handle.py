@@ -371,7 +371,7 @@ class DeploymentHandle:
             DeploymentUnavailableError: There is no such deployment.
         """
         runtime = self._bind()
-        selection = ReplicaSelection(runtime, self.deployment_id)
+        selection = ReplicaSelection(runtime, self.deployment_id, self._options.session_id)
 
         def reserve() -> None:
             try:

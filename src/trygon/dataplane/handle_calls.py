@@ -199,6 +199,13 @@ class HandleCall:
         return self.meta.model_id
 
     @property
+    def session_id(self) -> str:
+        return self.meta.session_id
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        return False, _encode_meta(self.meta), self.payload.body if self.payload is not None else b""
+
+    @property
     def due(self) -> float:
         """Loop time after which it must not be started any more."""
         return self.meta.deadline

@@ -137,6 +137,14 @@ class HttpCall:
 
     # ---- links.Call
 
+    @property
+    def session_id(self) -> str:
+        session_id: str = _decode_meta(self._head).session_id
+        return session_id
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        return True, self._head, self._body
+
     def start(self, link: _HttpLink, stream: int) -> None:
         self._link = link
         self._stream = stream

@@ -40,6 +40,13 @@ class Call(Protocol):
         """The model that it is for, or an empty string."""
 
     @property
+    def session_id(self) -> str:
+        """The session that it belongs to, or an empty string; asked for by some routers only."""
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        """Return what a router of the user's may look at: whether it came over HTTP, its head and its body."""
+
+    @property
     def ticket(self) -> Ticket:
         """Where it stands in a fair queue."""
 

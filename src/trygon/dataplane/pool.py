@@ -14,6 +14,7 @@ from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.models.places import ModelPlaces
 from trygon.dataplane.replay import ReplayDesk
+from trygon.dataplane.routing.parking import PoolRouter
 from trygon.dataplane.stamps import monotonic
 from trygon.errors import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from trygon.observability.metrics import REGISTRY
@@ -38,6 +39,8 @@ class PoolHooks(NamedTuple):
     on_orphan: Callable[[PoolKey, Call], None]
     #: Hears that a request begins to wait while there is no replica at all.
     on_starved: Callable[[], None] = lambda: None
+    #: Makes what routes by another rule than power of two choices.
+    new_router: Callable[[Pool, DeploymentTargets], PoolRouter | None] = lambda _pool, _targets: None
 
 
 class Pool:
@@ -58,6 +61,7 @@ class Pool:
         "models",
         "num_replicas",
         "returned",
+        "router",
         "stats",
         "waiting",
     )
@@ -92,11 +96,15 @@ class Pool:
         self._desk: ReplayDesk | None = None
         #: Takes every request while some are suspected of ending replicas; None as long as all is well.
         self.desk: ReplayDesk | None = None
+        #: Says who takes a request; None is power of two choices, and costs nothing.
+        self.router: PoolRouter | None = None
 
     @property
     def num_waiting(self) -> int:
         """Requests of this caller that no replica has."""
         held = self.desk.num_held if self.desk is not None else 0
+        if self.router is not None:
+            held += self.router.num_held
         return len(self.waiting) + len(self.returned) + len(self._targeted) + held
 
     # ---- what the table says
@@ -118,6 +126,8 @@ class Pool:
             self.gate.configure(targets)
         if targets.queue.is_fair:
             self.order_fairly()
+        if targets.router.name and self.router is None:
+            self.router = self._hooks.new_router(self, targets)
         self.num_replicas = max(self.num_replicas, len(targets.replicas))
         listed = {target.replica_id: target for target in targets.replicas}
         for link in self.links:
@@ -144,6 +154,8 @@ class Pool:
         left = self.take_waiting()
         if self._desk is not None:
             left = [*self._desk.close(), *left]
+        if self.router is not None:
+            self.router.close()
         return left
 
     def end(self, error: Exception) -> None:
@@ -152,6 +164,8 @@ class Pool:
         self._is_closed = True
         if self._desk is not None:
             self._desk.close()
+        if self.router is not None:
+            self.router.close()
 
     def _dismiss(self, link: ReplicaLink) -> None:
         link.leave()
@@ -170,7 +184,7 @@ class Pool:
         left = [*self.returned, *self.waiting]
         self.returned.clear()
         self.waiting.clear()
-        return left
+        return [*left, *self.router.take_held()] if self.router is not None else left
 
     def refuse_waiting(self, error: Exception) -> None:
         """Refuse every waiting request."""
@@ -228,6 +242,9 @@ class Pool:
             if admitted is None:
                 return
             call, links = admitted
+        if self.router is not None:
+            self.router.submit(call, links)
+            return
         if not self.waiting and not self.returned:
             model_id = call.model_id
             link = self.place(links, model_id) if model_id else choose(links, _randbits(32))
@@ -235,15 +252,27 @@ class Pool:
                 self.stats.num_immediate += 1
                 link.begin(call)
                 return
-        if not self.is_unavailable(call) and not self.is_over_bound(call):
-            self.stats.num_queued += 1
-            if self.gate is not None:
-                self._watch_queue(self.gate)
-            if call.ticket is not PLAIN:
-                self.order_fairly()
-            self.waiting[call] = monotonic()
-            if not self.links:
-                self._hooks.on_starved()
+        self.enqueue(call)
+
+    def enqueue(self, call: Call) -> bool:
+        """Let `call` wait, or refuse it; return whether it waits."""
+        if self.is_unavailable(call) or self.is_over_bound(call):
+            return False
+        self.stats.num_queued += 1
+        if self.gate is not None:
+            self._watch_queue(self.gate)
+        if call.ticket is not PLAIN:
+            self.order_fairly()
+        self.waiting[call] = monotonic()
+        if not self.links:
+            self._hooks.on_starved()
+        return True
+
+    def pick(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
+        """Return who takes `call` at once; None when it is to wait."""
+        if self.router is not None:
+            return self.router.pick(links, call)
+        return self.place(links, call.model_id)
 
     def _watch_queue(self, gate: Gate) -> None:
         """Measure from here on how fast it drains, if a first request comes to wait."""
@@ -310,6 +339,8 @@ class Pool:
         """Forget a request that waits; one that does not is left alone."""
         self.waiting.pop(call, None)
         self.returned.pop(call, None)
+        if self.router is not None:
+            self.router.forget(call)
         if self._targeted:
             self._targeted = [entry for entry in self._targeted if entry[1] is not call]
 
@@ -317,16 +348,32 @@ class Pool:
         """Start waiting requests while there is room."""
         if self.desk is not None:
             self.desk.pump()
+        if self.router is not None:
+            self.router.pump()
+            return
         while queue := self.returned or self.waiting:
             # The turns of tenants are not given up for the place of a model.
             is_ordered = self.models is not None and isinstance(queue, OrderedDict)
             link = self.place(self.links, next(iter(queue)).model_id if is_ordered else "")
             if link is None:
                 return
-            self._start(link, *queue.popitem(last=False))
+            self.start_next(link)
+
+    def start_next(self, link: ReplicaLink) -> None:
+        """Start the request that is next, unless it is too late for it."""
+        self._start(link, *(self.returned or self.waiting).popitem(last=False))
+
+    def start_queued(self, call: Call, link: ReplicaLink) -> bool:
+        """Start a request that waits, unless it is too late for it; False when it does not wait any more."""
+        since = self.returned.pop(call, None)
+        if since is None:
+            since = self.waiting.pop(call, None)
+        if since is None:
+            return False
+        self._start(link, call, since)
+        return True
 
     def _start(self, link: ReplicaLink, call: Call, since: float) -> None:
-        """Start a request that has waited, unless it is too late for it."""
         self.stats.waited(monotonic() - since)
         if self.gate is None or self.gate.may_start(call):
             link.begin(call)
@@ -348,10 +395,13 @@ class Pool:
             self.desk.pump()
         # This link alone: choosing among a thousand replicas for each answer costs more than it gains.
         while (queue := self.returned or self.waiting) and link.has_room and not link.is_suspect:
-            if self.models is not None and isinstance(queue, OrderedDict):
+            if self.router is not None:
+                if not self.router.start_next(link):
+                    break
+            elif self.models is not None and isinstance(queue, OrderedDict):
                 self._start(link, *self.models.take_next(queue, link, monotonic()))
             else:
-                self._start(link, *queue.popitem(last=False))
+                self.start_next(link)
         if link.is_leaving:
             link.close_if_idle()
 
@@ -374,6 +424,8 @@ class Pool:
             if self.gate is not None:
                 self._watch_queue(self.gate)
             self.returned[call] = monotonic()
+            if self.router is not None:
+                self.router.requeue(call)
             self.pump()
             if not self.links:
                 self._hooks.on_starved()

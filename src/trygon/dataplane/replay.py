@@ -16,6 +16,7 @@ from trygon.dataplane.fairness import CallQueue
 from trygon.dataplane.held import Guests, Held
 from trygon.dataplane.links import Call, ReplicaLink, Withdrawable
 from trygon.dataplane.poison import MAX_DEATHS, PoisonLedger, Verdict
+from trygon.dataplane.routing.parking import PoolRouter
 from trygon.dataplane.stamps import monotonic
 from trygon.dataplane.tracked import Tracked
 from trygon.errors import BackPressureError, PoisonRequestError
@@ -43,6 +44,8 @@ class DeskPool(Withdrawable, Protocol):
     num_replicas: int
     #: The desk, while it takes every request.
     desk: ReplayDesk | None
+    #: Says who takes a request, where that is not power of two choices.
+    router: PoolRouter | None
 
     @property
     def max_ongoing_requests(self) -> int:
@@ -60,6 +63,9 @@ class DeskPool(Withdrawable, Protocol):
 
     def take_waiting(self) -> list[Call]:
         """Return what waits, and let nothing wait."""
+
+    def pick(self, links: Sequence[ReplicaLink], call: Call) -> ReplicaLink | None:
+        """Return who of `links` takes `call` at once."""
 
     def is_unavailable(self, call: Call) -> bool:
         """Refuse `call` if no replica will come."""
@@ -321,7 +327,7 @@ class ReplayDesk:
         # One that is told of its loss may have ended another.
         if candidate is None or candidate not in queue:
             return
-        link = self._pool.place(self._guests.without_any(self._pool.links), candidate.model_id)
+        link = self._pool.pick(self._guests.without_any(self._pool.links), candidate)
         if link is not None:
             self._held.discard(candidate)
             candidate.is_trial = candidate.was_trial = True
@@ -334,19 +340,40 @@ class ReplayDesk:
     def _send(self, tracked: Tracked) -> bool:
         """Send what nothing is known against, a replay only where no suspect is; False when it has to wait here."""
         if tracked.is_replay:
-            link = self._pool.place(self._guests.without_trials(self._pool.links), tracked.model_id)
+            open_links = self._guests.without_trials(self._pool.links)
+            if self._ask_router(tracked, open_links):
+                return True
+            link = self._pool.pick(open_links, tracked)
             if link is None:
                 return False
             self._guests.add(tracked, link)
+        elif self._ask_router(tracked, self._guests.quiet(self._pool.links)):
+            return True
         else:
-            link = self._pool.place(self._guests.quiet(self._pool.links), tracked.model_id)
+            link = self._pool.pick(self._guests.quiet(self._pool.links), tracked)
         self._held.discard(tracked)
         if link is not None:
             link.begin(tracked)
         else:
             tracked.on_moved(self._pool)
             self._pool.returned[tracked] = monotonic()
+            if self._pool.router is not None:
+                self._pool.router.requeue(tracked)
         return True
+
+    def _ask_router(self, tracked: Tracked, links: list[ReplicaLink]) -> bool:
+        """Give a request to a router of the user's, which says later who takes it; False when there is none."""
+        router = self._pool.router
+        if router is None or not router.is_asking or not links:
+            return False
+        self._held.discard(tracked)
+        tracked.on_moved(self._pool)
+        router.submit(tracked, links)
+        return True
+
+    def host(self, tracked: Tracked, link: ReplicaLink) -> None:
+        """Note where a replay went."""
+        self._guests.add(tracked, link)
 
     # ---- when to look again
 

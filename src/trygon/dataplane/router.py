@@ -15,9 +15,13 @@ from trygon.dataplane.gate import Gate
 from trygon.dataplane.links import Call, ReplicaLink
 from trygon.dataplane.load import LoadPool, LoadReporter
 from trygon.dataplane.pool import Pool, PoolHooks, PoolKey
+from trygon.dataplane.routing.custom import CustomRouter
+from trygon.dataplane.routing.parking import HashRouter, PlainRouter, PoolRouter
+from trygon.dataplane.routing.troubles import RouterTroubles
 from trygon.errors import DeploymentUnavailableError, ServeError
 from trygon.spec.load import DeploymentLoad
-from trygon.spec.routing import ApplicationRoute, RoutingTable
+from trygon.spec.routers import CONSISTENT_HASH, CUSTOM
+from trygon.spec.routing import ApplicationRoute, DeploymentTargets, RoutingTable
 
 __all__ = ["Router"]
 
@@ -39,7 +43,9 @@ class Router:
         self.table = RoutingTable()
         self._applications: dict[str, ApplicationRoute] = {}
         self._pools: dict[PoolKey, Pool] = {}
-        self._hooks = PoolHooks(self._connect, self._watch, self._send_again, self._starve)
+        self._hooks = PoolHooks(self._connect, self._watch, self._send_again, self._starve, self._new_router)
+        #: What is told of routers of the user's that fail; `troubles.send` may be set.
+        self.troubles = RouterTroubles(loop)
         #: By application and deployment, so that a revision goes on with the numbers of the one before.
         self._stats: dict[tuple[str, str], CallerStats] = {}
         #: Attempts to connect, by link; ended with the router.
@@ -81,6 +87,15 @@ class Router:
         if stats is None:
             stats = self._stats[names] = CallerStats(*names)
         return Pool(key, self._hooks, stats=stats, gate=Gate(self.loop.time) if self._is_ingress else None)
+
+    def _new_router(self, pool: Pool, targets: DeploymentTargets) -> PoolRouter | None:
+        rule = targets.router
+        if rule.name == CONSISTENT_HASH:
+            return HashRouter(pool, self.loop, rule)
+        if rule.name != CUSTOM:
+            return PlainRouter(pool, rule)
+        app_name, deployment, _ = pool.key
+        return CustomRouter(pool, self.loop, rule, lambda why: self.troubles.count(app_name, deployment, why))
 
     def read_callers(self) -> dict[tuple[str, str], tuple[CallerStats, int, int]]:
         """Return for each deployment its stats, how many requests wait, and how many are in work."""
@@ -183,6 +198,7 @@ class Router:
     async def close(self) -> None:
         """Close every connection; waiting and open calls fail."""
         self._is_closed = True
+        self.troubles.close()
         if self._load is not None:
             self._load.close()
         if self._ticker is not None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from trygon.dataplane.fairness import PLAIN
 from trygon.dataplane.handle_calls import Outcome, UnaryCall
 from trygon.dataplane.links import ReplicaLink, Withdrawable
+from trygon.dataplane.messages import CallMeta
 from trygon.dataplane.pool import Pool
 from trygon.dataplane.runtime import Runtime
 
 __all__ = ["BroadcastResponse", "ReplicaSelection", "TargetedCall"]
+
+_encode_meta = msgspec.msgpack.Encoder().encode
 
 
 class TargetedCall(UnaryCall):
@@ -82,9 +87,10 @@ def _in_running_loop() -> bool:
 class ReplicaSelection:
     """A slot of one replica, held for one request."""
 
-    def __init__(self, runtime: Runtime, deployment_id: tuple[str, str]) -> None:
+    def __init__(self, runtime: Runtime, deployment_id: tuple[str, str], session_id: str = "") -> None:
         self._runtime = runtime
         self.deployment_id = deployment_id
+        self.session_id = session_id
         self.outcome = Outcome()
         self.pool: Withdrawable | None = None
         self._link: ReplicaLink | None = None
@@ -149,7 +155,7 @@ class ReplicaSelection:
 class _Reservation:
     """Stands in the pool's queue for a request to come."""
 
-    __slots__ = ("_selection",)
+    __slots__ = ("_selection", "session_id")
 
     #: A slot is for no model.
     model_id = ""
@@ -158,6 +164,12 @@ class _Reservation:
 
     def __init__(self, selection: ReplicaSelection) -> None:
         self._selection = selection
+        self.session_id = selection.session_id
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        """Say whose it is; the arguments come later."""
+        _, app_name = self._selection.deployment_id
+        return False, _encode_meta(CallMeta("", app_name=app_name, session_id=self.session_id)), b""
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self._selection.chosen(link, stream)

@@ -21,6 +21,9 @@ _UNDONE = (int(ErrorKind.CANCELLED), int(ErrorKind.TIMEOUT), int(ErrorKind.UNAVA
 class Tracker(Protocol):
     """Who looks on."""
 
+    def host(self, tracked: Tracked, link: ReplicaLink) -> None:
+        """Hear where a replay goes."""
+
     def leave(self, tracked: Tracked) -> None:
         """Hear that the answer has begun, so that others may have its replica."""
 
@@ -73,6 +76,13 @@ class Tracked:
         return self.call.model_id
 
     @property
+    def session_id(self) -> str:
+        return self.call.session_id
+
+    def question(self) -> tuple[bool, bytes, bytes]:
+        return self.call.question()
+
+    @property
     def ticket(self) -> Ticket:
         return self.call.ticket
 
@@ -82,6 +92,8 @@ class Tracked:
 
     def start(self, link: ReplicaLink, stream: int) -> None:
         self.link = link
+        if self.is_replay:
+            self.desk.host(self, link)
         # What a call asks of its link is answered below.
         self.call.start(cast("ReplicaLink", self), stream)
 

@@ -180,6 +180,7 @@ class _Builder:
                 options=deployment.specification,
                 children=tuple(children),
                 policy=_policy(deployment),
+                router=_router(deployment),
                 docs_path=None if asgi is None else asgi.docs_path,
             )
         )
@@ -201,6 +202,12 @@ def _policy(deployment: Deployment) -> bytes:
     """Return the pickle of an autoscaling policy that is an object; one that has an import path has no pickle."""
     function = deployment.policy_function
     return b"" if function is None else dumps_definition(function, name=deployment.name)
+
+
+def _router(deployment: Deployment) -> bytes:
+    """Return the pickle of a router class that was given as an object."""
+    found = deployment.router_class
+    return b"" if found is None else dumps_definition(found, name=deployment.name)
 
 
 def _check_arguments(

@@ -13,7 +13,8 @@ from trygon.graph.retired import retired_attribute
 from trygon.spec.application import DeploymentOptions
 from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.logging_options import LoggingConfig
-from trygon.spec.options import BackpressureConfig
+from trygon.spec.options import BackpressureConfig, RequestRouterConfig
+from trygon.spec.routers import CUSTOM
 from trygon.spec.validation import OptionError, check_name
 
 __all__ = ["Application", "Deployment", "RunTarget", "deployment"]
@@ -172,6 +173,14 @@ class Deployment:
         scaling: AutoscalingConfig | None = self._options.get("autoscaling_config")
         function = scaling.policy.policy_function if scaling is not None else None
         return function if callable(function) else None
+
+    @property
+    def router_class(self) -> Callable[..., Any] | None:
+        """The router of the user's, where it was given as an object and not by its import path."""
+        config: RequestRouterConfig | None = self._options.get("request_router_config")
+        if config is None or isinstance(config.request_router_class, str):
+            return None
+        return config.request_router_class if config.rule().name == CUSTOM else None
 
     @property
     def init_args(self) -> tuple[Any, ...]:

@@ -220,12 +220,6 @@ def _refuse_missing_machinery(options: Mapping[str, Any], owner: str) -> None:
             f"{owner}: deployment_actors cannot be started yet; make the shared part a deployment of its own, "
             "bind it into this one, and call it through its handle"
         )
-    router: RequestRouterConfig | None = options.get("request_router_config")
-    if router is not None and not router.is_default_router:
-        raise OptionError(
-            f"{owner}: the router class {router.request_router_class!r} cannot be used yet; "
-            "remove request_router_class to balance by power of two choices"
-        )
 
 
 def specification(options: Mapping[str, Any]) -> DeploymentOptions:
@@ -233,6 +227,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
     actor = read_actor_options(options["ray_actor_options"])
     backpressure: BackpressureConfig = options.get("backpressure_config") or BackpressureConfig()
     queue: RequestQueueConfig = options.get("request_queue_config") or RequestQueueConfig()
+    router: RequestRouterConfig = options.get("request_router_config") or RequestRouterConfig()
     scaling: AutoscalingConfig | None = options.get("autoscaling_config")
     log: LoggingConfig | None = options.get("logging_config")
     same_name = {name: options[name] for name in _SAME_NAME if name in options}
@@ -244,6 +239,7 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         backpressure_status_code=backpressure.status_code,
         backpressure_retry_after_s=backpressure.retry_after_s,
         queue=queue.policy(),
+        router=router.rule(),
         resources=actor.resources,
         env_vars=actor.env_vars,
         working_dir=actor.working_dir,
@@ -251,7 +247,11 @@ def specification(options: Mapping[str, Any]) -> DeploymentOptions:
         packages=actor.packages,
         autoscaling=None if scaling is None else scaling.to_builtins(),
         logging=None if log is None else log.to_builtins(),
-        inert={**{name: _plain(options[name]) for name in _INERT if options.get(name)}, **actor.selectors},
+        inert={
+            **{name: _plain(options[name]) for name in _INERT if options.get(name)},
+            **({"request_router_config": _plain(router)} if _only_tunes(router) else {}),
+            **actor.selectors,
+        },
     )
 
 
@@ -269,9 +269,14 @@ _SAME_NAME = (
     "rolling_update_percentage",
 )
 
+
+def _only_tunes(router: RequestRouterConfig) -> bool:
+    """Whether it changes numbers of the default router, which needs none."""
+    return router.is_default_router and bool(router.given().keys() - {"request_router_class"})
+
+
 #: Options that only tune, and what happens instead.
 _INERT = {
-    "request_router_config": "requests are balanced by power of two choices on exact counts, without probes",
     "max_replicas_per_node": "all replicas run on this machine",
     "gang_scheduling_config": "a gang of one replica is a replica",
     "placement_group_bundles": "all replicas run on this machine",
@@ -280,6 +285,9 @@ _INERT = {
     "label_selector": "all replicas run on this machine",
     "fallback_strategy": "all replicas run on this machine",
 }
+
+
+_NO_BACKOFF = "requests are balanced by power of two choices on exact counts, without probes"
 
 
 def _plain(value: Any) -> Any:
@@ -293,7 +301,7 @@ def _replicas(count: int, scaling: AutoscalingConfig | None) -> int:
 def announce_inert(options: DeploymentOptions, warn: Any) -> None:
     """Call ``warn(key, text)`` for each option that is kept but changes nothing yet."""
     for name in options.inert:
-        warn(f"option.{name}", f"the option {name} changes nothing yet: {_INERT[name]}")
+        warn(f"option.{name}", f"the option {name} changes nothing yet: {_INERT.get(name, _NO_BACKOFF)}")
     if options.rolling_update_percentage != DeploymentOptions().rolling_update_percentage:
         warn(
             "option.rolling_update_percentage",

@@ -26,6 +26,7 @@ _FIELDS = {
     "backpressure_config": ("backpressure_status_code", "backpressure_retry_after_s"),
     "max_ongoing_requests": ("max_ongoing_requests", "tunes_ongoing_requests"),
     "request_queue_config": ("queue",),
+    "request_router_config": ("router",),
     "ray_actor_options": ("resources", "env_vars", "working_dir", "py_modules", "module_path", "packages"),
     "logging_config": ("logging",),
 }
@@ -110,9 +111,11 @@ def _overridden(
     for name in given:
         fields = _FIELDS.get(name, (name,) if name in DeploymentOptions.__struct_fields__ else ())
         changes.update({field: getattr(new, field) for field in fields})
-        if not fields and name in option_names():
+        if (not fields or name == "request_router_config") and name in option_names():
             inert.pop(name, None)
     if "autoscaling" in changes:
         # What a file says has an import path.
         deployment = deployment.without_policy()
+    if "router" in changes:
+        deployment = deployment.without_router()
     return deployment.with_options(**changes, inert={**inert, **new.inert})

@@ -7,6 +7,7 @@ from typing import Any
 from trygon.graph.options import AUTO
 from trygon.spec.application import DeploymentOptions, ResourceRequest
 from trygon.spec.packages import PackageEnvironment
+from trygon.spec.routers import CONSISTENT_HASH, RouterRule
 
 __all__ = ["plain_options", "plain_pip"]
 
@@ -15,7 +16,7 @@ _ELSEWHERE = frozenset(
     {
         *("num_replicas", "autoscaling", "logging", "resources", "env_vars", "inert"),
         *("working_dir", "py_modules", "module_path", "packages"),
-        *("backpressure_status_code", "backpressure_retry_after_s", "queue"),
+        *("backpressure_status_code", "backpressure_retry_after_s", "queue", "router"),
         "tunes_ongoing_requests",
     }
 )
@@ -28,6 +29,16 @@ _RESOURCES = (
     ("memory", "memory_bytes"),
     ("accelerator_type", "accelerator_type"),
     ("resources", "resources"),
+)
+#: Keyword arguments of consistent hashing.
+_RING = ("num_virtual_nodes", "num_fallback_replicas")
+#: Names in `request_router_config`, and in the specification.
+_ROUTING = (
+    ("request_routing_stats_period_s", "stats_period_s"),
+    ("request_routing_stats_timeout_s", "stats_timeout_s"),
+    ("initial_backoff_s", "initial_backoff_s"),
+    ("backoff_multiplier", "backoff_multiplier"),
+    ("max_backoff_s", "max_backoff_s"),
 )
 
 
@@ -58,12 +69,31 @@ def plain_options(options: DeploymentOptions) -> dict[str, Any]:
     grouped = {
         "backpressure_config": backpressure,
         "request_queue_config": queue,
+        "request_router_config": _router_options(options.router),
         "ray_actor_options": actor,
     }
     plain.update({name: value for name, value in grouped.items() if value})
     if options.logging is not None:
         plain["logging_config"] = {k: v for k, v in options.logging.items() if v is not None}
     return {**plain, **{k: v for k, v in options.inert.items() if k not in _SELECTORS}}
+
+
+def _router_options(rule: RouterRule) -> dict[str, Any]:
+    default = RouterRule()
+    if rule == default:
+        return {}
+    kwargs = dict(rule.kwargs)
+    if rule.name == CONSISTENT_HASH:
+        kwargs = {
+            name: getattr(rule, name) for name in _RING if getattr(rule, name) != getattr(default, name)
+        }
+    plain: dict[str, Any] = {"request_router_class": rule.router_class or rule.name}
+    if kwargs:
+        plain["request_router_kwargs"] = kwargs
+    for name, field in _ROUTING:
+        if getattr(rule, field) != getattr(default, field):
+            plain[name] = getattr(rule, field)
+    return plain
 
 
 def plain_pip(packages: PackageEnvironment) -> list[str] | str | dict[str, Any]:

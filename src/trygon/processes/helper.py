@@ -18,8 +18,9 @@ from typing import Any, cast
 import msgspec
 import uvloop
 
+from trygon.processes.helper_routing import RoutingDesk
 from trygon.processes.helper_services import SERVICES, UserFunctions
-from trygon.spec.helper import Answer, Ask
+from trygon.spec.helper import ROUTING, ROUTING_STATS, Answer, Ask
 from trygon.spec.launch import HelperLaunch
 from trygon.spec.wire import MessageReader, pack
 
@@ -35,21 +36,28 @@ def main(launch: HelperLaunch) -> None:
     """Answer on the inherited socket until the process is ended."""
     listener = socket.socket(fileno=launch.listen_fd)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_helper(listener, None, on_hung=lambda: os._exit(1)))
+        runner.run(serve_helper(listener, None, launch=launch, on_hung=lambda: os._exit(1)))
 
 
 async def serve_helper(
-    listener: socket.socket, stop: asyncio.Future[None] | None, *, on_hung: Callable[[], None]
+    listener: socket.socket,
+    stop: asyncio.Future[None] | None,
+    *,
+    launch: HelperLaunch,
+    on_hung: Callable[[], None],
 ) -> None:
     """Answer what is asked on `listener`.
 
     Args:
         listener: A listening Unix socket, for the owner only.
         stop: Ends the helper when it is done; None serves for ever.
+        launch: Names the routers of the application.
         on_hung: Called when a function did not return for a minute.
     """
     loop = asyncio.get_running_loop()
-    desk = _Desk(loop, on_hung)
+    app_name = launch.key.rpartition("#")[0]
+    routing = RoutingDesk(loop, app_name, launch.routers, on_hung, HUNG_S)
+    desk = _Desk(loop, on_hung, routing)
     server = await loop.create_unix_server(lambda: _Connection(desk), sock=listener)
     try:
         await (stop if stop is not None else loop.create_future())
@@ -62,7 +70,10 @@ async def serve_helper(
 class _Desk:
     """The user's functions and the threads they run on."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_hung: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_hung: Callable[[], None], routing: RoutingDesk
+    ) -> None:
+        self.routing = routing
         self._loop = loop
         self._on_hung = on_hung
         self._functions = UserFunctions()
@@ -108,6 +119,7 @@ class _Desk:
         """Begin nothing more, and let the callers go."""
         for transport in list(self.transports):
             transport.abort()
+        self.routing.close()
         for threads in self._threads.values():
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -130,6 +142,8 @@ class _Connection(asyncio.Protocol):
         self._reader: MessageReader[Ask] = MessageReader(Ask)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        #: One object, by which a router tells its callers apart.
+        self._reply = self._send
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no sub-class.
@@ -149,9 +163,16 @@ class _Connection(asyncio.Protocol):
                 self._transport.abort()
             return
         for ask in asks:
+            if ask.service in (ROUTING, ROUTING_STATS):
+                self._desk.routing.take(ask, self._reply)
+                continue
             task = asyncio.get_running_loop().create_task(self._answer(ask))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _send(self, answers: list[Answer]) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(map(pack, answers)))
 
     async def _answer(self, ask: Ask) -> None:
         answer: Any = await self._desk.answer(ask)

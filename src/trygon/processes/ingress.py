@@ -23,7 +23,7 @@ from trygon.processes.tls import server_tls
 from trygon.protocols.http.metrics import IngressMetrics
 from trygon.protocols.http.server import HttpServer
 from trygon.protocols.http.settings import HttpSettings
-from trygon.spec.control import Hello, LoadReport, TableApplied
+from trygon.spec.control import Hello, LoadReport, RouterTrouble, TableApplied
 from trygon.spec.launch import IngressLaunch
 from trygon.spec.routing import HttpTimeouts, RoutingTable
 
@@ -93,7 +93,7 @@ async def _serve(launch: IngressLaunch) -> None:
         on_table=apply,
         on_gone=leave,
     )
-    router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
+    _report(router, link)
     sock = socket.socket(fileno=launch.listen_fd)
     settings = _settings(launch)
     copy = log_copy()
@@ -120,6 +120,13 @@ async def _serve(launch: IngressLaunch) -> None:
         metrics.close()
     await router.close()
     await link.close()
+
+
+def _report(router: Router, link: ControlLink) -> None:
+    router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
+    router.troubles.send = lambda app, name, number, why: link.send(
+        RouterTrouble(app_name=app, deployment=name, num_requests=number, error=why)
+    )
 
 
 def _spare_collections() -> None:

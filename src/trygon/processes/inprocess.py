@@ -33,7 +33,7 @@ from trygon.errors import InstanceError
 from trygon.processes.helper import serve_helper
 from trygon.processes.replica import serve_replica
 from trygon.spec.application import ApplicationSpec
-from trygon.spec.control import LoadReport
+from trygon.spec.control import LoadReport, RouterTrouble
 from trygon.spec.instance import InstanceRecord
 from trygon.spec.launch import HelperLaunch, ReplicaLaunch
 
@@ -122,6 +122,9 @@ class InProcessInstance:
         router = Router(asyncio.get_running_loop())
         link = self._instance.link
         router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
+        router.troubles.send = lambda app, name, number, why: link.send(
+            RouterTrouble(app_name=app, deployment=name, num_requests=number, error=why)
+        )
         self._instance.on_table.append(router.apply)
         if self._instance.link.table is not None:
             router.apply(self._instance.link.table)
@@ -184,7 +187,7 @@ def _run_helper(launch: HelperLaunch, stop: threading.Event) -> None:
 async def _help_until(launch: HelperLaunch, stop: threading.Event) -> None:
     stopped = _stopped_future(stop, f"trygon-stop-helper-{launch.key}")
     # A thread that hangs is the program's own, and cannot be ended.
-    await serve_helper(bind_control(launch.address), stopped, on_hung=lambda: None)
+    await serve_helper(bind_control(launch.address), stopped, launch=launch, on_hung=lambda: None)
 
 
 async def _serve_until(launch: ReplicaLaunch, stop: threading.Event) -> None:

@@ -36,6 +36,7 @@ from trygon.observability.access_log import AccessLog
 from trygon.observability.logs import Component, LogContext, LogOptions, set_up_logging
 from trygon.observability.user_metrics import set_tag_source
 from trygon.processes.metrics import metrics_level
+from trygon.processes.routing_stats import RoutingStatsTeller
 from trygon.processes.watchdog import Watchdog
 from trygon.spec.control import (
     DrainReplica,
@@ -47,8 +48,10 @@ from trygon.spec.control import (
     ReplicaReady,
     ReplicaStats,
     ReplicaUnhealthy,
+    RouterTrouble,
 )
 from trygon.spec.launch import ReplicaLaunch
+from trygon.spec.routers import CUSTOM
 
 __all__ = ["main", "serve_replica"]
 
@@ -114,9 +117,14 @@ class _Life:
             on_gone=lambda: self._leave(0.0),
         )
         self._router.report_load(lambda loads: self._link.send(LoadReport(loads=loads)))
+        self._router.troubles.send = lambda app, name, number, why: self._link.send(
+            RouterTrouble(app_name=app, deployment=name, num_requests=number, error=why)
+        )
         # Threads of one process share its fate: only a process of its own can be frozen, helped or killed.
         self._watchdog = Watchdog(launch.controller_address, launch.replica_id) if owns_process else None
         self._context: ReplicaContext | None = None
+        #: Whether a router of the user's hears of this replica.
+        self._tells_router = False
         #: One at a time, in the order they came.
         self._reconfiguring = asyncio.Lock()
         #: False after user code failed to take a user_config: nobody knows what it made of it.
@@ -235,6 +243,7 @@ class _Life:
             self._spawn(self._watch_health())
         if self._user.has_method("record_autoscaling_stats"):
             self._spawn(self._report_stats())
+        self._tell_router()
         timeout_s = await self._leaving
         told = self._loop.time()
         if not await self._replica.drain(timeout_s) and self._replica.ongoing:
@@ -295,6 +304,25 @@ class _Life:
                 continue
             self._link.send(ReplicaStats(replica_id=self._launch.replica_id, stats=stats))
 
+    def _tell_router(self) -> None:
+        """Tell a router of the user's how it is here, from now on, if there is one."""
+        if self._launch.options.router.name == CUSTOM and not self._tells_router:
+            self._tells_router = True
+            teller = RoutingStatsTeller(
+                self._launch.replica_id,
+                self._user,
+                self._replica.models.caches,
+                rule=lambda: self._launch.options.router,
+                table=lambda: self._router.table,
+            )
+            self._spawn(self._keep_telling(teller))
+
+    async def _keep_telling(self, teller: RoutingStatsTeller) -> None:
+        try:
+            await teller.run()
+        finally:
+            self._tells_router = False
+
     # ---- notices
 
     def _on_notice(self, notice: Notice) -> None:
@@ -328,6 +356,7 @@ class _Life:
         if self._context is not None:
             self._context.world_size = order.world_size
             self._context.max_ongoing_requests = new.max_ongoing_requests
+        self._tell_router()
         if new.max_ongoing_requests != before.options.max_ongoing_requests:
             self._user.resize(new.max_ongoing_requests)
             self._replica.resize(new.max_ongoing_requests)

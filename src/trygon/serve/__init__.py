@@ -82,7 +82,10 @@ _HOMES = {
 }
 
 _SUBMODULES = frozenset(
-    ("batching", "config", "context", "exceptions", "handle", "metrics", "multiplexing", "schema")
+    (
+        *("batching", "config", "context", "exceptions", "handle", "metrics", "multiplexing"),
+        *("request_router", "schema"),
+    )
 )
 
 

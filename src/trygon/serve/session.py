@@ -24,7 +24,7 @@ from trygon.dataplane.process_metrics import ProcessMetrics, set_up_metrics
 from trygon.dataplane.router import Router
 from trygon.dataplane.runtime import Runtime, set_connector, set_default_runtime
 from trygon.spec.application import CodeLocation
-from trygon.spec.control import LoadReport
+from trygon.spec.control import LoadReport, RouterTrouble
 from trygon.spec.instance import InstanceConfig
 from trygon.spec.routing import RoutingTable
 
@@ -75,6 +75,9 @@ class Session:
 
         link = self.instance.link
         router.report_load(lambda loads: link.send(LoadReport(loads=loads)))
+        router.troubles.send = lambda app, name, number, why: link.send(
+            RouterTrouble(app_name=app, deployment=name, num_requests=number, error=why)
+        )
         self.instance.on_table.append(apply)
         table = self.instance.link.table
         if table is not None:

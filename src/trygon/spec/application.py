@@ -8,6 +8,7 @@ import msgspec
 
 from trygon.spec.packages import PackageEnvironment
 from trygon.spec.queueing import QueuePolicy
+from trygon.spec.routers import RouterRule
 
 __all__ = [
     "ApplicationSpec",
@@ -47,6 +48,8 @@ class DeploymentOptions(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_retry_after_s: float | None = None
     #: How long requests from outside may wait, and in which order.
     queue: QueuePolicy = QueuePolicy()
+    #: Which replica takes a request.
+    router: RouterRule = RouterRule()
     #: Any JSON value; given to ``reconfigure`` after the constructor.
     user_config: Any = None
     health_check_period_s: float = 10.0
@@ -97,6 +100,9 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     #: Pickle of the autoscaling policy where it cannot be imported by name; and its digest, as above.
     policy: bytes = b""
     policy_blob: str = ""
+    #: Pickle of the router class where it was given as an object; and its digest, as above.
+    router: bytes = b""
+    router_blob: str = ""
     options: DeploymentOptions = DeploymentOptions()
     #: Names of the deployments of this application that the definition holds handles of.
     children: tuple[str, ...] = ()
@@ -114,6 +120,10 @@ class DeploymentSpec(msgspec.Struct, frozen=True, kw_only=True):
     def without_policy(self) -> DeploymentSpec:
         """Return a copy whose autoscaling policy, if any, is the one that its options name."""
         return msgspec.structs.replace(self, policy=b"", policy_blob="")
+
+    def without_router(self) -> DeploymentSpec:
+        """Return a copy whose router is the one that its options name."""
+        return msgspec.structs.replace(self, router=b"", router_blob="")
 
 
 class CodeLocation(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ __all__ = [
     "ReplicaStats",
     "ReplicaUnhealthy",
     "Reply",
+    "RouterTrouble",
     "ScaleDeployment",
     "Shutdown",
     "TableApplied",
@@ -120,6 +121,16 @@ class ReplicaStats(_Message, frozen=True):
     replica_id: str
     #: By name, as the user's method names them.
     stats: dict[str, float] = {}
+
+
+class RouterTrouble(_Message, frozen=True):
+    """A caller could not route requests by the user's class; sent about every 5 s while that is so, then once with 0."""
+
+    app_name: str
+    deployment: str
+    #: Since the last such message.
+    num_requests: int
+    error: str = ""
 
 
 class ReconfigureDone(_Message, frozen=True):
@@ -318,6 +329,7 @@ FromPeer = (
     | ReplicaUnhealthy
     | LoadReport
     | ReplicaStats
+    | RouterTrouble
     | ReconfigureDone
     | TableApplied
     | Call

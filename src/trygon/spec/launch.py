@@ -8,6 +8,7 @@ import msgspec
 
 from trygon.spec.admin import AdminOptions
 from trygon.spec.application import CodeLocation, DeploymentOptions
+from trygon.spec.helper import UserFunction
 from trygon.spec.packages import PackageEnvironment
 
 __all__ = ["AdminLaunch", "HelperLaunch", "IngressLaunch", "ReplicaLaunch"]
@@ -113,5 +114,7 @@ class HelperLaunch(msgspec.Struct, frozen=True, kw_only=True):
     log_path: str = ""
     #: As in ReplicaLaunch.
     snapshot_path: str = ""
+    #: The router classes of the user's, by deployment.
+    routers: dict[str, UserFunction] = {}
     #: The inherited listening socket.
     listen_fd: int = -1

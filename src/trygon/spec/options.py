@@ -8,8 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 from trygon.spec.queueing import QueuePolicy
+from trygon.spec.routers import CONSISTENT_HASH, CUSTOM, POWER_OF_TWO, RouterRule, rule_of
 from trygon.spec.validation import (
     Check,
+    OptionError,
     Options,
     enum_member,
     integer,
@@ -126,7 +128,13 @@ _POSITIVE = number(0, above=True)
 
 
 class RequestRouterConfig(Options, refuse_unknown=False):
-    """Which rule picks a replica, and how often and how long it tries. Times are in seconds."""
+    """Which rule picks a replica, and how often and how long it tries. Times are in seconds.
+
+    ``request_router_class`` is a short name (``"power_of_two"``, ``"round_robin"``, ``"least_loaded"``,
+    ``"locality"``, ``"consistent_hash"``), the import path of such a rule here or in Ray Serve, or a subclass of
+    `trygon.serve.request_router.RequestRouter` and its import path. ``request_router_kwargs`` go to the
+    ``initialize_state`` of a class, or are ``num_virtual_nodes`` and ``num_fallback_replicas`` of consistent hashing.
+    """
 
     request_router_class: str | Callable[..., Any] = option(
         default=DEFAULT_ROUTER, check=Check("a router class or 'module:name'", _class_or_path)
@@ -140,13 +148,69 @@ class RequestRouterConfig(Options, refuse_unknown=False):
     backoff_multiplier: float = option(default=2.0, check=_POSITIVE)
     max_backoff_s: float = option(default=0.5, check=_POSITIVE)
 
+    def _check(self) -> None:
+        name = self.class_name
+        if name.replace(":", ".").rsplit(".", 1)[-1] == "CapacityQueueRouter":
+            raise OptionError(
+                f"RequestRouterConfig: the router {name!r} needs an actor of Ray's; use 'least_loaded', which knows "
+                "what every replica has in work"
+            )
+        if (
+            not callable(self.request_router_class)
+            and rule_of(name) is None
+            and ":" not in name
+            and "." not in name
+        ):
+            raise OptionError(
+                "RequestRouterConfig: request_router_class is 'power_of_two', 'round_robin', 'least_loaded', "
+                f"'locality', 'consistent_hash', a router class, or 'module:name', found {name!r}"
+            )
+        if rule_of(name) == CONSISTENT_HASH:
+            _HashOptions(**self.request_router_kwargs)
+
+    @property
+    def class_name(self) -> str:
+        """The import path of the class, or the name that was given."""
+        router = self.request_router_class
+        if isinstance(router, str):
+            return router
+        return f"{getattr(router, '__module__', '')}:{getattr(router, '__qualname__', type(router).__name__)}"
+
     @property
     def is_default_router(self) -> bool:
-        """Whether the built-in rule is asked for, by our path or by Ray Serve's."""
-        router = self.request_router_class
-        return (
-            isinstance(router, str) and router.replace(":", ".").rsplit(".", 1)[-1] == _DEFAULT_ROUTER_CLASS
+        """Whether power of two choices is asked for, by any of its names."""
+        return self.rule().name == POWER_OF_TWO
+
+    def rule(self) -> RouterRule:
+        """Return it as the callers get it."""
+        found = rule_of(self.class_name)
+        if found is None and self.class_name.replace(":", ".").rsplit(".", 1)[-1] == _DEFAULT_ROUTER_CLASS:
+            found = POWER_OF_TWO
+        backoff: dict[str, Any] = {
+            "initial_backoff_s": self.initial_backoff_s,
+            "backoff_multiplier": self.backoff_multiplier,
+            "max_backoff_s": self.max_backoff_s,
+        }
+        if found == POWER_OF_TWO:
+            return RouterRule()
+        if found is not None:
+            ring = self.request_router_kwargs if found == CONSISTENT_HASH else {}
+            return RouterRule(name=found, **ring, **backoff)
+        return RouterRule(
+            name=CUSTOM,
+            router_class=self.class_name,
+            kwargs=self.request_router_kwargs,
+            stats_period_s=self.request_routing_stats_period_s,
+            stats_timeout_s=self.request_routing_stats_timeout_s,
+            **backoff,
         )
+
+
+class _HashOptions(Options):
+    """Keyword arguments of consistent hashing."""
+
+    num_virtual_nodes: int = option(default=100, check=integer(1, 10_000))
+    num_fallback_replicas: int = option(default=2, check=integer(0, 100))
 
 
 class GangPlacementStrategy(StrEnum):

@@ -108,6 +108,7 @@ def without_definitions(spec: ApplicationSpec) -> ApplicationSpec:
                 d,
                 definition=hashlib.sha256(d.definition).digest(),
                 policy=hashlib.sha256(d.policy).digest() if d.policy else b"",
+                router=hashlib.sha256(d.router).digest() if d.router else b"",
                 modules=(),
                 snapshot=_snapshot(d),
             )

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from trygon.spec.queueing import QueuePolicy
+from trygon.spec.routers import RouterRule
 
 __all__ = [
     "ApplicationRoute",
@@ -58,6 +59,7 @@ class DeploymentTargets(msgspec.Struct, frozen=True, kw_only=True):
     backpressure_status_code: int = 503
     backpressure_retry_after_s: float | None = None
     queue: QueuePolicy = QueuePolicy()
+    router: RouterRule = RouterRule()
     #: Ready replicas only, ordered by id.
     replicas: tuple[ReplicaTarget, ...] = ()
     #: How often callers report their load, in seconds; 0 where the number of replicas does not follow it.

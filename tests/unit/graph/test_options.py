@@ -222,7 +222,6 @@ def test_the_share_of_a_rolling_update_is_the_decorators_only() -> None:
     [
         ({"deployment_actors": [{"name": "a", "actor_class": int}]}, "make the shared part a deployment"),
         ({"gang_scheduling_config": {"gang_size": 2}, "num_replicas": 4}, "remove gang_scheduling_config"),
-        ({"request_router_config": {"request_router_class": "mine:Router"}}, "remove request_router_class"),
         (
             {"ray_actor_options": {"runtime_env": {"conda": "torch"}}},
             "start Trygon in that conda environment",

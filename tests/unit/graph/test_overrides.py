@@ -52,6 +52,16 @@ def test_a_count_in_the_file_ends_the_scaling_of_the_code_and_the_other_way_roun
     assert options_of(autoscaling_config=scaling) == scaled
 
 
+def test_a_router_of_the_file_replaces_that_of_the_code() -> None:
+    code = {"request_router_config": {"max_backoff_s": 1.0}}
+    file = {"request_router_config": {"request_router_class": "shop:Router"}}
+
+    options, warnings = over(code, file)
+
+    assert options_of(**file) == options
+    assert [] == warnings
+
+
 def test_resources_and_environment_of_the_file_replace_those_of_the_code() -> None:
     code = {"ray_actor_options": {"num_cpus": 3, "runtime_env": {"env_vars": {"A": "1"}}}}
 
@@ -117,6 +127,20 @@ def test_options_that_exclude_each_other_are_refused() -> None:
                 "resources": {"lamp": 1},
                 "label_selector": {"zone": "a"},
                 "runtime_env": {"env_vars": {"A": "1"}, "working_dir": "/x"},
+            }
+        },
+        {"request_router_config": {"request_router_class": "round_robin", "max_backoff_s": 2.0}},
+        {
+            "request_router_config": {
+                "request_router_class": "consistent_hash",
+                "request_router_kwargs": {"num_virtual_nodes": 7},
+            }
+        },
+        {
+            "request_router_config": {
+                "request_router_class": "shop:Router",
+                "request_router_kwargs": {"by": "shop"},
+                "request_routing_stats_period_s": 1.0,
             }
         },
         {"max_replicas_per_node": 3, "request_router_config": {"max_backoff_s": 1.0}},

@@ -17,6 +17,8 @@ from trygon.control.reconcile.replica import ReplicaPhase
 from trygon.control.state import Application, ControllerState, Replica, Revision
 from trygon.observability.logs import LogOptions
 from trygon.spec.application import ApplicationSpec, DeploymentOptions
+from trygon.spec.helper import helper_address, helper_key
+from trygon.spec.routers import CUSTOM, RouterRule
 from trygon.spec.routing import (
     ApplicationRoute,
     DeploymentTargets,
@@ -53,7 +55,7 @@ class Routes:
         self._deaths, self._timeouts = deaths, state.http_timeouts
         for name in names:
             application = state.applications.get(name)
-            part = _part(application, state.logging) if application is not None else None
+            part = _part(application, state.logging, state.runtime_dir) if application is not None else None
             if part == self._parts.get(name):
                 continue
             has_changed = True
@@ -85,7 +87,7 @@ def build_table(state: ControllerState, version: int) -> RoutingTable:
     return routes.table(version)
 
 
-def _part(application: Application, logging: dict[str, Any] | None) -> _Part:
+def _part(application: Application, logging: dict[str, Any] | None, runtime_dir: str) -> _Part:
     # A first revision that failed has a route too: its callers hear why, not that there is no such path.
     shown = application.serving or (application.target if application.failure else None)
     route = (
@@ -99,7 +101,7 @@ def _part(application: Application, logging: dict[str, Any] | None) -> _Part:
         if shown is not None
         else None
     )
-    return _Part((route,) if route is not None else (), _targets(application))
+    return _Part((route,) if route is not None else (), _targets(application, runtime_dir))
 
 
 def _writes_access_log(spec: ApplicationSpec, logging: dict[str, Any] | None) -> bool:
@@ -108,7 +110,7 @@ def _writes_access_log(spec: ApplicationSpec, logging: dict[str, Any] | None) ->
     return LogOptions.from_layers(ingress.logging or spec.logging or logging).writes_access_log
 
 
-def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
+def _targets(application: Application, runtime_dir: str) -> tuple[DeploymentTargets, ...]:
     listed = _listed_for_leavers(application)
     # A revision that was given up is of interest only where nothing else serves.
     hopeful = application.wanted if application.serving is not None else application.target
@@ -128,6 +130,7 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
             backpressure_status_code=options.backpressure_status_code,
             backpressure_retry_after_s=options.backpressure_retry_after_s,
             queue=options.queue,
+            router=_router(options.router, runtime_dir, helper_key(application.name, number)),
             replicas=tuple(
                 ReplicaTarget(r.replica_id, r.launch.address)
                 for r in sorted(replicas, key=lambda replica: replica.replica_id)
@@ -137,6 +140,13 @@ def _targets(application: Application) -> tuple[DeploymentTargets, ...]:
         )
         for (name, number), (options, replicas) in sorted(listed.items(), key=lambda item: item[0])
     )
+
+
+def _router(rule: RouterRule, runtime_dir: str, key: str) -> RouterRule:
+    """Return what callers have to know of a rule: where it is asked, not what it is made with."""
+    if rule.name != CUSTOM:
+        return rule
+    return msgspec.structs.replace(rule, address=helper_address(runtime_dir, key), kwargs={})
 
 
 def _load_period_s(application: Application, deployment: str, revision: int) -> float:

@@ -107,7 +107,11 @@ def _deployment_status(
         status=status,
         status_trigger=trigger,
         replica_states=_count(replicas),
-        message="\n".join(part for part in (message, *_troubles(replicas), note) if part),
+        message="\n".join(
+            part
+            for part in (message, *_troubles(replicas), application.router_trouble(deployment.name), note)
+            if part
+        ),
     )
 
 
