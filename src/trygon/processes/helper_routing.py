@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import logging
 import threading
@@ -25,7 +24,7 @@ from trygon.dataplane.routing.request_router import (
     RequestRouter,
     RunningReplica,
 )
-from trygon.graph.pickling import loads_definition
+from trygon.processes.user_objects import load_user_object
 from trygon.scaling.context import DeploymentID
 from trygon.spec.helper import (
     ROUTING,
@@ -280,15 +279,7 @@ class _Host:
 
 
 def _load(function: UserFunction) -> Callable[..., RequestRouter]:
-    if function.definition:
-        target: Any = loads_definition(function.definition)[0]
-    else:
-        module, _, name = function.import_path.partition(":")
-        if not name:
-            module, _, name = function.import_path.rpartition(".")
-        target = importlib.import_module(module)
-        for part in name.split("."):
-            target = getattr(target, part)
+    target = load_user_object(function)
     if not inspect.isclass(target) or not issubclass(target, RequestRouter):
         raise TypeError(
             f"wanted a subclass of trygon.serve.request_router.RequestRouter, found {target!r}; derive it from that"

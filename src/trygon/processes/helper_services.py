@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from trygon.graph.pickling import loads_definition
+from trygon.processes.user_objects import load_user_object
 from trygon.scaling.context import AutoscalingContext, DeploymentID, TimeStampedValue
 from trygon.spec.autoscaling import AutoscalingConfig
 from trygon.spec.helper import AUTOSCALING, Ask, UserFunction
@@ -43,15 +42,7 @@ class UserFunctions:
 
 
 def _load(function: UserFunction) -> Callable[..., Any]:
-    if function.definition:
-        target: Any = loads_definition(function.definition)[0]
-    else:
-        module, _, name = function.import_path.partition(":")
-        if not name:
-            module, _, name = function.import_path.rpartition(".")
-        target = importlib.import_module(module)
-        for part in name.split("."):
-            target = getattr(target, part)
+    target = load_user_object(function)
     if inspect.isclass(target):
         made = target(**function.kwargs)
         if not callable(made):
