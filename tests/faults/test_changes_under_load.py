@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def test_scaling_up_and_down_loses_no_request(url: str, tmp_path: Path) -> None:
 def test_updates_leave_no_descriptor_and_no_process_behind(url: str, tmp_path: Path) -> None:
     serve.run(composed(0))
     wait_until(lambda: 4 == len(pids("replica")), "the replicas")
-    before = descriptors()
+    before = settled_descriptors()
 
     with sending(url, kept_and_new(), tmp_path) as seen:
         for number in range(1, 6):
@@ -75,6 +76,21 @@ def test_updates_leave_no_descriptor_and_no_process_behind(url: str, tmp_path: P
     wait_until(lambda: 4 == len(pids("replica")), "the old replicas to leave")
     # Not at once: connections that the sender has left, and links to old replicas, are still closing.
     wait_until(lambda: not descriptors() - before, f"as many descriptors as before, {before}")
+
+
+def settled_descriptors() -> Counter[str]:
+    """What `descriptors` says once it says so for a second: links of new replicas come after they are ready."""
+    last: Counter[str] = Counter()
+    since = 0.0
+
+    def settled() -> Counter[str] | None:
+        nonlocal last, since
+        found = descriptors()
+        if found != last:
+            last, since = found, time.monotonic()
+        return found if time.monotonic() - since > 1 else None
+
+    return wait_until(settled, "descriptors to stay as they are") or last
 
 
 def descriptors() -> Counter[str]:
