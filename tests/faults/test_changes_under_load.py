@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -66,6 +67,8 @@ def test_scaling_up_and_down_loses_no_request(url: str, tmp_path: Path) -> None:
 def test_updates_leave_no_descriptor_and_no_process_behind(url: str, tmp_path: Path) -> None:
     serve.run(composed(0))
     wait_until(lambda: 4 == len(pids("replica")), "the replicas")
+    # The first request opens the page of metrics, within a second.
+    assert 200 == httpx.get(url).status_code
     before = settled_descriptors()
 
     with sending(url, kept_and_new(), tmp_path) as seen:
@@ -79,7 +82,7 @@ def test_updates_leave_no_descriptor_and_no_process_behind(url: str, tmp_path: P
 
 
 def settled_descriptors() -> Counter[str]:
-    """What `descriptors` says once it says so for a second: links of new replicas come after they are ready."""
+    """What `descriptors` says once it says so for a while: links of new replicas come after they are ready."""
     last: Counter[str] = Counter()
     since = 0.0
 
@@ -88,7 +91,7 @@ def settled_descriptors() -> Counter[str]:
         found = descriptors()
         if found != last:
             last, since = found, time.monotonic()
-        return found if time.monotonic() - since > 1 else None
+        return found if time.monotonic() - since > 1.5 else None
 
     return wait_until(settled, "descriptors to stay as they are") or last
 
