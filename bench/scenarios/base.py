@@ -99,7 +99,9 @@ def interleave(
     outcomes: list[Outcome[T]] = [Outcome(system) for system in systems]
     rounds = rounds or settings.rounds
     for number in range(rounds):
-        for outcome in outcomes:
+        # Whoever comes first in one round is last in the next: the place must not favour anybody.
+        turn = number % len(outcomes)
+        for outcome in outcomes[turn:] + outcomes[:turn]:
             if outcome.reason:
                 continue
             system = outcome.system
