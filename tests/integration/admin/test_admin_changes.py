@@ -33,7 +33,7 @@ class Worker:
 app = Worker.bind()
 scaling = Worker.options(autoscaling_config={"max_replicas": 3}).bind()
 """
-SCALE = "/api/v1/applications/work/deployments/Worker/scale"
+SCALE = "/api/v1/applications/staff/deployments/Worker/scale"
 
 
 @serve.deployment
@@ -65,7 +65,7 @@ def details(admin: Admin) -> ServeInstanceDetails:
 
 
 def application(
-    code: Path, num_replicas: int = 2, *, name: str = "work", **fields: Any
+    code: Path, num_replicas: int = 2, *, name: str = "staff", **fields: Any
 ) -> ServeApplicationSchema:
     worker = DeploymentSchema(name="Worker", num_replicas=num_replicas)
     given: dict[str, Any] = {"import_path": "worker:app", "deployments": [worker], **fields}
@@ -77,7 +77,7 @@ def put(admin: Admin, applications: list[ServeApplicationSchema], **top: Any) ->
     return admin.client.put("/api/serve/applications/", json=config.model_dump(exclude_unset=True))
 
 
-def wait_replicas(admin: Admin, count: int, *, name: str = "work") -> None:
+def wait_replicas(admin: Admin, count: int, *, name: str = "staff") -> None:
     def ready() -> bool:
         found = details(admin).applications[name]
         assert found.status != "DEPLOY_FAILED", found.message
@@ -88,7 +88,7 @@ def wait_replicas(admin: Admin, count: int, *, name: str = "work") -> None:
 
 
 def pids(admin: Admin) -> set[int | None]:
-    return {replica.pid for replica in details(admin).applications["work"].deployments["Worker"].replicas}
+    return {replica.pid for replica in details(admin).applications["staff"].deployments["Worker"].replicas}
 
 
 def ask(admin: Admin, query: str = "") -> httpx.Response:
@@ -112,14 +112,14 @@ def test_an_external_scaler_sets_the_number_of_replicas_in_place(admin: Admin, c
     assert [200, 200] == [grown.status_code, shrunk.status_code]
     assert before < after
     assert pids(admin) < before
-    assert details(admin).applications["work"].external_scaler_enabled
+    assert details(admin).applications["staff"].external_scaler_enabled
 
 
 def test_a_scaler_does_not_push_the_deployed_revisions_out_of_the_history(admin: Admin, code: Path) -> None:
     put(admin, [application(code, name="sized", external_scaler_enabled=True)])
     wait_replicas(admin, 2, name="sized")
     for count in (3, 1, 2, 1):
-        path = SCALE.replace("work", "sized")
+        path = SCALE.replace("staff", "sized")
         assert 200 == admin.client.post(path, json={"target_num_replicas": count}).status_code
         wait_replicas(admin, count, name="sized")
 
@@ -154,7 +154,7 @@ def test_what_may_not_be_scaled_is_refused(admin: Admin, code: Path) -> None:
 
     asked = {"target_num_replicas": 3}
     assert 412 == admin.client.post(SCALE, json=asked).status_code
-    assert 404 == admin.client.post(SCALE.replace("work", "play"), json=asked).status_code
+    assert 404 == admin.client.post(SCALE.replace("staff", "play"), json=asked).status_code
     assert 404 == admin.client.post(SCALE.replace("Worker", "Player"), json=asked).status_code
     assert 405 == admin.client.get(SCALE).status_code
     for body in (
@@ -185,13 +185,13 @@ def test_an_application_is_not_scaled_by_two(admin: Admin, code: Path) -> None:
 
 
 def test_a_program_may_let_others_scale_its_application(admin: Admin) -> None:
-    serve.run(imperative.bind(), name="work", route_prefix="/", external_scaler_enabled=True)  # type: ignore[attr-defined]
+    serve.run(imperative.bind(), name="staff", route_prefix="/", external_scaler_enabled=True)  # type: ignore[attr-defined]
 
     answer = admin.client.post(SCALE.replace("Worker", "imperative"), json={"target_num_replicas": 2})
 
     assert 200 == answer.status_code
     wait_until(
-        lambda: len(details(admin).applications["work"].deployments["imperative"].replicas) == 2,
+        lambda: len(details(admin).applications["staff"].deployments["imperative"].replicas) == 2,
         "two replicas",
     )
 
@@ -205,7 +205,7 @@ def test_target_capacity_scales_all_counts_and_is_shown(admin: Admin, code: Path
     before = pids(admin)
 
     found = details(admin)
-    worker = found.applications["work"].deployments["Worker"]
+    worker = found.applications["staff"].deployments["Worker"]
     status = serve.status()
     put(admin, [application(code, 4)])
     wait_replicas(admin, 4)
@@ -241,12 +241,12 @@ def test_applications_of_programs_are_not_scaled_by_a_capacity(admin: Admin, cod
 def test_a_deleted_application_is_brought_back(admin: Admin, code: Path) -> None:
     put(admin, [application(code)])
     wait_replicas(admin, 2)
-    gone = details(admin).applications["work"].revision
+    gone = details(admin).applications["staff"].revision
     put(admin, [])
-    wait_until(lambda: "work" not in details(admin).applications, "the application to be gone")
+    wait_until(lambda: "staff" not in details(admin).applications, "the application to be gone")
 
-    history = admin.client.get("/api/serve/applications/work/history").json()
-    back = admin.client.post("/api/serve/applications/work/undo")
+    history = admin.client.get("/api/serve/applications/staff/history").json()
+    back = admin.client.post("/api/serve/applications/staff/undo")
     wait_replicas(admin, 2)
 
     assert gone == history["revisions"][0]["number"]
@@ -254,16 +254,16 @@ def test_a_deleted_application_is_brought_back(admin: Admin, code: Path) -> None
     assert (200, gone + 1) == (back.status_code, back.json()["revision"])
     assert f'"{gone + 1}"' == back.headers["etag"]
     assert 200 == ask(admin).status_code
-    assert "declarative" == details(admin).applications["work"].source
+    assert "declarative" == details(admin).applications["staff"].source
 
 
 def test_undo_takes_a_revision_and_a_precondition(admin: Admin, code: Path) -> None:
     put(admin, [application(code, 1)])
     wait_replicas(admin, 1)
-    first = details(admin).applications["work"].revision
+    first = details(admin).applications["staff"].revision
     put(admin, [application(code, 2)])
     wait_replicas(admin, 2)
-    undo = "/api/serve/applications/work/undo"
+    undo = "/api/serve/applications/staff/undo"
 
     stale = admin.client.post(undo, headers={"if-match": f'"{first}"'})
     unknown = admin.client.post(undo, json={"to": 999})
