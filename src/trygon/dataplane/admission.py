@@ -13,6 +13,7 @@ __all__ = [
     "MAX_QUEUED",
     "UNMEASURED_BOUND",
     "DrainRate",
+    "Pace",
     "RetryBudget",
     "queue_bound",
     "retry_after_s",
@@ -32,6 +33,9 @@ _MEMORY_S = 2.0
 _MAX_FORGOTTEN = 0.05
 #: Less waiting than this says nothing: the requests of a batch leave within a millisecond.
 _MIN_MEASURED_S = 0.25
+#: A pace is that of so long a time at least, and fades with the other.
+_MIN_PACE_S = 0.5
+_PACE_MEMORY_S = 5.0
 #: The bound is filled to this share: a queue drains by a tenth slower or faster from second to second, and the promise
 #: is about the slowest.
 _FILL = 0.8
@@ -90,7 +94,38 @@ class DrainRate:
         return self._num / waited_s
 
 
-def queue_bound(rate: float | None, num_slots: int, max_wait_s: float) -> int:
+class Pace:
+    """Requests a second that were served lately, waiting or not: at least so many can be served.
+
+    Of a deployment, whatever its revision: when something holds everybody up for a moment, as the start of many
+    replicas does, the drain of that moment says little, and what was served before it says more.
+    """
+
+    __slots__ = ("_at", "_num", "_per_s")
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._num = 0
+        self._per_s = 0.0
+
+    def look(self, num_served: int, now: float) -> None:
+        """Hear how many were served in all; when a first request comes to wait."""
+        if self._at is None:
+            self._at, self._num = now, num_served
+            return
+        passed_s = now - self._at
+        if passed_s >= _MIN_PACE_S:
+            self._per_s = max((num_served - self._num) / passed_s, self.per_s(now))
+            self._at, self._num = now, num_served
+
+    def per_s(self, now: float) -> float:
+        """Return the pace; what was seen long ago counts for less and less."""
+        if self._at is None:
+            return 0.0
+        return self._per_s * math.exp(-max(now - self._at, 0.0) / _PACE_MEMORY_S)
+
+
+def queue_bound(rate: float | None, num_slots: int, max_wait_s: float, pace: float = 0.0) -> int:
     """Return how many requests may wait.
 
     As many as the replicas can have in work may always wait: that is one service time of waiting, which for
@@ -100,11 +135,12 @@ def queue_bound(rate: float | None, num_slots: int, max_wait_s: float) -> int:
         rate: Requests a second that leave the queue, None when it is not known.
         num_slots: Requests that all replicas together work on at a time.
         max_wait_s: How long a request may wait; infinity sets no bound but `MAX_QUEUED`.
+        pace: Requests a second that were served a moment ago; 0 when that is not known.
     """
     if math.isinf(max_wait_s):
         return MAX_QUEUED
     wanted = UNMEASURED_BOUND if rate is None else int(rate * max_wait_s * _FILL)
-    return min(max(wanted, num_slots, 1), MAX_QUEUED)
+    return min(max(wanted, int(pace * max_wait_s * _FILL), num_slots, 1), MAX_QUEUED)
 
 
 def wait_is_too_long(num_ahead: int, rate: float | None, timeout_s: float) -> bool:

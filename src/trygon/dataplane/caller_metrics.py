@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+from trygon.dataplane.admission import Pace
 from trygon.dataplane.lines import Lines
 from trygon.dataplane.stamps import renew_stamps
 from trygon.observability.metrics import REGISTRY, Cell, HistogramCell, stage_cell
@@ -35,13 +36,18 @@ _FULFILLMENT = REGISTRY.histogram(
 class CallerStats:
     """What one caller had for one deployment, all revisions together; changed on the loop's thread."""
 
-    __slots__ = ("_fulfillment", "_lines", "_num_gone", "_num_shown", "_queue", "num_immediate", "num_queued")
+    __slots__ = (
+        *("_fulfillment", "_lines", "_num_gone", "_num_shown", "_queue"),
+        *("num_immediate", "num_queued", "pace"),
+    )
 
     def __init__(self, app_name: str, deployment: str) -> None:
         #: Requests that had a replica at once.
         self.num_immediate = 0
         #: Requests that had to wait.
         self.num_queued = 0
+        #: How many are served a second.
+        self.pace = Pace()
         #: Where threads call by themselves, and the calls of those that are gone.
         self._lines: list[Lines] = []
         self._num_gone = 0

@@ -12,7 +12,14 @@ from typing import Protocol
 
 import msgspec
 
-from trygon.dataplane.admission import DEFAULT_WAIT_S, DrainRate, queue_bound, retry_after_s, wait_is_too_long
+from trygon.dataplane.admission import (
+    DEFAULT_WAIT_S,
+    DrainRate,
+    Pace,
+    queue_bound,
+    retry_after_s,
+    wait_is_too_long,
+)
 from trygon.dataplane.fairness import PLAIN, FairQueue, Ticket
 from trygon.dataplane.gateway import Failure
 from trygon.dataplane.links import Call
@@ -41,6 +48,10 @@ class GatedQueue(Protocol):
     @property
     def num_slots(self) -> int:
         """Requests that the replicas together work on at a time."""
+
+    @property
+    def pace(self) -> Pace:
+        """How many requests a second are served, whatever the revision."""
 
     @property
     def fair_queue(self) -> FairQueue[Call] | None:
@@ -72,13 +83,13 @@ class Gate:
 
     __slots__ = (
         "_max_wait_s",
-        "_now",
         "_policy",
         "_rate",
         "_refusals",
         "_retry_after_s",
         "_status",
         "is_fair",
+        "now",
         "num_evicted",
         "num_expired",
         "num_hopeless",
@@ -86,7 +97,7 @@ class Gate:
     )
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self._rate = DrainRate()
         self._policy = QueuePolicy()
         self._max_wait_s = DEFAULT_WAIT_S
@@ -117,7 +128,7 @@ class Gate:
 
     def begin(self) -> None:
         """The first request waits, and a replica is there."""
-        self._rate.begin(self._now())
+        self._rate.begin(self.now())
 
     def pause(self) -> None:
         """No replica is there."""
@@ -125,7 +136,7 @@ class Gate:
 
     def may_start(self, call: Call) -> bool:
         """Count a request that leaves the queue; one that is too late is told so, and must not start."""
-        now = self._now()
+        now = self.now()
         if 0.0 < call.due <= now:
             self.num_expired += 1
             call.on_refused(TimeoutError("request timed out while it waited for a replica"))
@@ -159,7 +170,7 @@ class Gate:
             timeout_s: Seconds until its deadline; 0 is none.
             ticket: Where it would stand.
         """
-        rate = self._rate.per_s(self._now())
+        rate = self._rate.per_s(self.now())
         num_queued = queue.num_queued
         fair = queue.fair_queue
         if timeout_s > 0.0:
@@ -168,7 +179,7 @@ class Gate:
                 self.num_hopeless += 1
                 after_s = self._after_s(num_queued, rate)
                 return Failure(503, _HOPELESS % timeout_s, after_s)
-        if num_queued < queue_bound(rate, queue.num_slots, self._max_wait_s):
+        if num_queued < self._bound(rate, queue):
             return None
         self.num_refused += 1
         victim = fair.victim_for(ticket) if fair is not None else None
@@ -183,27 +194,30 @@ class Gate:
         """Return the answer to a newcomer that is refused whoever it is, None when that depends or there is room."""
         if queue.fair_queue is not None:
             return None
-        rate, num_queued = self._rate.per_s(self._now()), queue.num_queued
-        if num_queued < queue_bound(rate, queue.num_slots, self._max_wait_s):
+        rate, num_queued = self._rate.per_s(self.now()), queue.num_queued
+        if num_queued < self._bound(rate, queue):
             return None
         self.num_refused += 1
         return self._full(self._after_s(num_queued, rate))
 
     def retry_after_s(self, num_queued: int) -> float:
         """Return what a client that is refused now is told to wait."""
-        return self._after_s(num_queued, self._rate.per_s(self._now()))
+        return self._after_s(num_queued, self._rate.per_s(self.now()))
 
     def statistics(self, queue: GatedQueue) -> GateStatistics:
         """Return what was done, and what is known."""
-        rate = self._rate.per_s(self._now(), is_waiting=queue.num_queued > 0)
+        rate = self._rate.per_s(self.now(), is_waiting=queue.num_queued > 0)
         return GateStatistics(
             self.num_refused,
             self.num_evicted,
             self.num_hopeless,
             self.num_expired,
             rate,
-            queue_bound(rate, queue.num_slots, self._max_wait_s),
+            self._bound(rate, queue),
         )
+
+    def _bound(self, rate: float | None, queue: GatedQueue) -> int:
+        return queue_bound(rate, queue.num_slots, self._max_wait_s, queue.pace.per_s(self.now()))
 
     def _after_s(self, num_queued: int, rate: float | None) -> float:
         if self._retry_after_s is not None:

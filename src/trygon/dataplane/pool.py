@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from trygon.dataplane.admission import Pace
 from trygon.dataplane.balancing import choose
 from trygon.dataplane.caller_metrics import CallerStats
 from trygon.dataplane.fairness import PLAIN, CallQueue, FairQueue
@@ -203,6 +204,11 @@ class Pool:
         return queued + self.desk.num_held if self.desk is not None else queued
 
     @property
+    def pace(self) -> Pace:
+        """How many requests a second are served."""
+        return self.stats.pace
+
+    @property
     def num_slots(self) -> int:
         """Requests that the replicas together work on at a time."""
         targets = self._targets
@@ -277,6 +283,8 @@ class Pool:
     def _watch_queue(self, gate: Gate) -> None:
         """Measure from here on how fast it drains, if a first request comes to wait."""
         if not self.waiting and not self.returned and self._is_reachable:
+            stats = self.stats
+            stats.pace.look(stats.num_immediate + stats.num_queued, gate.now())
             gate.begin()
 
     @property

@@ -12,6 +12,7 @@ from trygon.dataplane.admission import (
     MAX_QUEUED,
     UNMEASURED_BOUND,
     DrainRate,
+    Pace,
     RetryBudget,
     queue_bound,
     retry_after_s,
@@ -181,3 +182,26 @@ def test_what_is_not_spent_is_not_saved_up() -> None:
         budget.earn(100 * second, 10, now=float(second))
 
     assert 120 >= sum(budget.spend() for _ in range(1000)) >= 100
+
+
+def test_what_was_served_before_a_stall_bounds_the_queue_and_not_the_stall() -> None:
+    pace = Pace()
+    pace.look(0, 10.0)
+    pace.look(600, 11.0)
+
+    assert 480 == queue_bound(20.0, 8, 1.0, pace.per_s(11.0))
+    assert 480 == queue_bound(None, 8, 1.0, pace.per_s(11.0))
+    assert 100 == queue_bound(None, 8, 1.0, pace.per_s(60.0)), "long ago"
+
+
+def test_a_pace_is_not_taken_from_a_moment_nor_lowered_by_a_stall() -> None:
+    pace = Pace()
+    pace.look(0, 10.0)
+    pace.look(50, 10.01)
+
+    assert 0.0 == pace.per_s(10.01)
+
+    pace.look(600, 11.0)
+    pace.look(610, 11.6)
+
+    assert pace.per_s(11.6) > 500
