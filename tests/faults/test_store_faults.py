@@ -30,8 +30,16 @@ UNLIMITED = resource.RLIM_INFINITY
 def controller_pid() -> int:
     session = current_session()
     assert session is not None
-    top = psutil.Process(session.instance.record.pid)
-    return next(p.pid for p in top.children(recursive=True) if p.name().startswith("trygon-control"))
+
+    def found() -> int | None:
+        for process in psutil.Process(session.instance.record.pid).children(recursive=True):
+            # One that ends while it is looked at is none.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith("trygon-control"):
+                    return process.pid
+        return None
+
+    return wait_until(found, "the controller's process")  # type: ignore[return-value]
 
 
 def test_kills_in_the_middle_of_saving_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
