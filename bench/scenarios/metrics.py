@@ -6,8 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from statistics import median
 
-from bench.scenarios.base import Outcome, Settings, chosen, interleave
-from bench.systems import Running, trygon
+from bench.scenarios.base import Settings, chosen, describe, say, warn_if_busy
+from bench.systems import Running, start, trygon
 from bench.table import Check, Report, ratio
 from bench.usage import cpu_s
 from bench.wrk import WrkResult, require_wrk, run_wrk
@@ -18,47 +18,67 @@ _OFF = "off"
 _COLUMNS = ("metrics", "req/s", "ratio", "p99 ms", "processor us/request", "ratio")
 #: Of the throughput of the core, which all metrics together may cost.
 _MOST_COST = 0.05
+#: Long enough for a thousand times the noise of a request, short beside the drift of a machine.
+_TURN_S = 1.0
 
 
 @dataclass(frozen=True)
 class _Load:
-    """One round: what the client saw, and what all processes of the instance used meanwhile."""
+    """One turn: what the client saw, and what all processes of the instance used meanwhile."""
 
     seen: WrkResult
     cpu_us: float
 
 
 def run_metrics(settings: Settings) -> Report:
-    """Compare rounds of the same moment, so that what else the machine does concerns both alike.
+    """Let the systems run beside each other and load them in turn, a second each.
 
-    Processor time a request is looked at too: others on the machine change it least.
+    What counting costs is less than what a machine's speed changes by within seconds, and than what two starts of
+    one program differ by. So the turns are short, every ratio is of neighbours in time, and each round starts anew.
     """
     require_wrk()
     report = Report("metrics", "JSON echo with metrics on, basic (no stages) and off", _COLUMNS)
-    systems = [
-        trygon(level, "serve_echo:echo", env={"TRYGON_METRICS": level}) for level in ("on", "basic", _OFF)
-    ]
-    outcomes = interleave(
-        chosen(systems, settings), report, settings, lambda running: _drive(running, settings)
+    systems = chosen(
+        [trygon(level, "serve_echo:echo", env={"TRYGON_METRICS": level}) for level in ("on", "basic", _OFF)],
+        settings,
     )
-    by_name = {outcome.system.name: outcome for outcome in outcomes if outcome.results}
-    for outcome in outcomes:
-        _add_rows(report, outcome, by_name.get(_OFF))
+    loads: dict[str, list[_Load]] = {system.name: [] for system in systems}
+    for number in range(settings.rounds):
+        warn_if_busy(report)
+        say(f"{report.name}: round {number + 1} of {settings.rounds}")
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(start(system)) for system in systems]
+            _take_turns(running, loads, settings)
+    for system in systems:
+        describe(report, system)
+        _add_rows(report, system.name, loads)
     for level in ("on", "basic"):
-        if level in by_name and _OFF in by_name:
-            _check(report, level, by_name[level], by_name[_OFF])
-    report.notes.append("metrics are switched with TRYGON_METRICS; ratios are medians of paired rounds")
-    report.notes.append("processor time is that of all processes of the instance, without the client")
+        if level in loads and _OFF in loads:
+            _check(report, level, loads)
+    report.notes += [
+        "metrics are switched with TRYGON_METRICS; ratios are medians over the turns, each against the same turn's off",
+        "the instances run beside each other and are loaded in turn; each round starts them anew",
+        "processor time is that of all processes of the instance, without the client",
+    ]
     return report
 
 
-def _drive(running: Running, settings: Settings) -> _Load:
-    probe = running.system.probe
-    run_wrk(running.port, probe, connections=64, duration_s=min(1.0, settings.duration_s / 2))
+def _take_turns(running: list[Running], loads: dict[str, list[_Load]], settings: Settings) -> None:
+    turn_s = min(_TURN_S, settings.duration_s)
+    for each in running:
+        run_wrk(each.port, each.system.probe, connections=64, duration_s=turn_s)
+    for turn in range(max(1, round(settings.duration_s / turn_s))):
+        # Whoever comes first in one turn is last in the next: the place must not favour anybody.
+        first = turn % len(running)
+        for each in running[first:] + running[:first]:
+            loads[each.system.name].append(_drive(each, turn_s))
+
+
+def _drive(running: Running, turn_s: float) -> _Load:
     before = _cpu_s(running)
-    seen = run_wrk(running.port, probe, connections=64, duration_s=settings.duration_s)
+    seen = run_wrk(running.port, running.system.probe, connections=64, duration_s=turn_s)
     used_s = _cpu_s(running) - before
-    return _Load(seen, 1e6 * used_s / (seen.requests_per_s * settings.duration_s))
+    return _Load(seen, 1e6 * used_s / (seen.requests_per_s * turn_s))
 
 
 def _cpu_s(running: Running) -> float:
@@ -69,37 +89,33 @@ def _cpu_s(running: Running) -> float:
     return total
 
 
-def _add_rows(report: Report, outcome: Outcome[_Load], off: Outcome[_Load] | None) -> None:
-    name = outcome.system.name
-    if not outcome.results:
-        report.add_missing(name, outcome.reason)
-        return
-    rates, costs = _ratios(outcome, off) if off is not None else ([], [])
+def _add_rows(report: Report, name: str, loads: dict[str, list[_Load]]) -> None:
+    rates, costs = _ratios(loads[name], loads[_OFF]) if _OFF in loads else ([], [])
     report.rows.append(
         [
             name,
-            f"{median(load.seen.requests_per_s for load in outcome.results):,.0f}",
+            f"{median(load.seen.requests_per_s for load in loads[name]):,.0f}",
             ratio(median(rates), 1.0) if rates else "",
-            f"{median(load.seen.p99_ms for load in outcome.results):.2f}",
-            f"{median(load.cpu_us for load in outcome.results):.1f}",
+            f"{median(load.seen.p99_ms for load in loads[name]):.2f}",
+            f"{median(load.cpu_us for load in loads[name]):.1f}",
             ratio(median(costs), 1.0) if costs else "",
         ]
     )
     report.raw += [
-        f"{name} round {number}: {load.seen.requests_per_s:.0f} req/s, {load.cpu_us:.1f} us/request"
-        for number, load in enumerate(outcome.results, 1)
+        f"{name} turn {number}: {load.seen.requests_per_s:.0f} req/s, {load.cpu_us:.1f} us/request"
+        for number, load in enumerate(loads[name], 1)
     ]
 
 
-def _ratios(outcome: Outcome[_Load], off: Outcome[_Load]) -> tuple[list[float], list[float]]:
-    """Return throughput and processor time of each round, relative to the same round without metrics."""
-    pairs = list(zip(outcome.results, off.results, strict=False))
-    rates = [counted.seen.requests_per_s / plain.seen.requests_per_s for counted, plain in pairs]
-    return rates, [counted.cpu_us / plain.cpu_us for counted, plain in pairs]
+def _ratios(counted: list[_Load], plain: list[_Load]) -> tuple[list[float], list[float]]:
+    """Return throughput and processor time of each turn, relative to the same turn without metrics."""
+    pairs = list(zip(counted, plain, strict=True))
+    rates = [one.seen.requests_per_s / other.seen.requests_per_s for one, other in pairs]
+    return rates, [one.cpu_us / other.cpu_us for one, other in pairs]
 
 
-def _check(report: Report, level: str, outcome: Outcome[_Load], off: Outcome[_Load]) -> None:
-    rates, costs = _ratios(outcome, off)
+def _check(report: Report, level: str, loads: dict[str, list[_Load]]) -> None:
+    rates, costs = _ratios(loads[level], loads[_OFF])
     report.checks.append(Check(f"req/s with metrics {level} / off, paired", median(rates), 1 - _MOST_COST))
     report.checks.append(
         Check(
