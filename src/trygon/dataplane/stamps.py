@@ -10,7 +10,15 @@ from typing import Final
 
 from trygon.clock import RealClock
 
-__all__ = ["monotonic", "renew_stamps", "seconds_since", "set_stamping", "stamp"]
+__all__ = [
+    "SAMPLE_BUDGET",
+    "SAMPLE_MASK",
+    "monotonic",
+    "renew_stamps",
+    "seconds_since",
+    "set_stamping",
+    "stamp",
+]
 
 #: Units of 1.024 us (a shift costs a third of a division) in 32 bits: they come round after 73 minutes, and no
 #: frame is under way for that long.
@@ -19,15 +27,17 @@ _SHIFT: Final = 10
 _PER_S: Final = 1e9 / (1 << _SHIFT)
 _UNIT_S: Final = 1 / _PER_S
 
-#: Requests of this process that are stamped between two publications; of those beyond, one in sixteen.
-#: Stamping all of 20,000 a second costs some per cent of them, and tells nothing more.
-_BUDGET: Final = 256
+#: Requests of this process whose stages are measured between two publications; of those beyond, one in sixteen.
+#: Measuring all of 20,000 a second costs some per cent of them, and tells nothing more.
+SAMPLE_BUDGET: Final = 256
+#: Bits of the count below zero that are 0 for one in sixteen.
+SAMPLE_MASK: Final = 15
 
 monotonic = RealClock.monotonic
 _monotonic_ns = RealClock.monotonic_ns
 _is_on = True
 #: What is left of the budget; below zero, how much was wanted beyond it.
-_left = _BUDGET
+_left = SAMPLE_BUDGET
 
 
 def set_stamping(*, is_on: bool) -> None:
@@ -40,7 +50,7 @@ def stamp() -> int:
     """Return the stamp of this moment, or 0 for a request that is not to be measured."""
     global _left
     _left -= 1
-    if (_left < 0 and _left & 15) or not _is_on:
+    if (_left < 0 and _left & SAMPLE_MASK) or not _is_on:
         return 0
     return (_monotonic_ns() >> _SHIFT) & _MASK or 1
 
@@ -48,7 +58,7 @@ def stamp() -> int:
 def renew_stamps() -> None:
     """Stamp the next requests again; called at each publication."""
     global _left
-    _left = _BUDGET
+    _left = SAMPLE_BUDGET
 
 
 def seconds_since(sent: int, now: float) -> float:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from typing import Final, NamedTuple, cast
 
 from trygon.dataplane.gateway import RouteMatch
+from trygon.dataplane.stamps import SAMPLE_BUDGET, SAMPLE_MASK
 from trygon.observability.metrics import REGISTRY, HistogramCell, stage_cell
 
 __all__ = ["ConnectionCounts", "IngressMetrics"]
@@ -80,11 +81,33 @@ class IngressMetrics:
         self.has_stages = has_stages
         self._ingress_id = ingress_id
         self._answered: dict[tuple[str, str, str, int], _Answered] = {}
+        #: The request before, and where it was counted: most are like it.
+        self._last: tuple[RouteMatch | None, str, int] = (None, "", 0)
+        self._last_found: _Answered | None = None
+        #: What is left of the budget of the accept stage; below zero, how much was wanted beyond it.
+        self._left = SAMPLE_BUDGET
 
     def note(
         self, route: RouteMatch | None, method: str, status: int, latency_s: float, accept_s: float
     ) -> None:
         """Count an answered request."""
+        last_route, last_method, last_status = self._last
+        found = self._last_found
+        if route is not last_route or status != last_status or method != last_method or found is None:
+            found = self._find(route, method, status)
+        latency = found.latency
+        latency.counts[bisect_left(latency.bounds, latency_s)] += 1
+        latency.sum += latency_s
+        if self.has_stages:
+            self._left = left = self._left - 1
+            if (left >= 0 or not left & SAMPLE_MASK) and found.accept is not None:
+                accept = found.accept
+                accept.counts[bisect_left(accept.bounds, accept_s)] += 1
+                accept.sum += accept_s
+        if REGISTRY.is_quiet:
+            REGISTRY.wake()
+
+    def _find(self, route: RouteMatch | None, method: str, status: int) -> _Answered:
         if route is None:
             key = ("", "", method, status)
         else:
@@ -92,15 +115,8 @@ class IngressMetrics:
         found = self._answered.get(key)
         if found is None:
             found = self._new(key, route)
-        latency = found.latency
-        latency.counts[bisect_left(latency.bounds, latency_s)] += 1
-        latency.sum += latency_s
-        accept = found.accept
-        if accept is not None and self.has_stages:
-            accept.counts[bisect_left(accept.bounds, accept_s)] += 1
-            accept.sum += accept_s
-        if REGISTRY.is_quiet:
-            REGISTRY.wake()
+        self._last, self._last_found = (route, method, status), found
+        return found
 
     def _new(self, key: tuple[str, str, str, int], route: RouteMatch | None) -> _Answered:
         method, status = key[2:]
@@ -115,6 +131,7 @@ class IngressMetrics:
 
     def collect(self, connections: ConnectionCounts) -> None:
         """Fill the families that are made from others; before each publication."""
+        self._left = SAMPLE_BUDGET
         for found in self._answered.values():
             count = sum(found.latency.counts)
             _REQUESTS.cell(*found.labels).value = count
