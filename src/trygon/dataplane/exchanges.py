@@ -91,8 +91,8 @@ class Exchange:
         self.window = window
         #: True once the last frame was sent, or the caller cancelled or went away.
         self.is_ended = False
-        #: Rings when a sender may look at the window again.
-        self._room = Bell(connection.loop)
+        #: Rings when a sender may look at the window again; made by the first that waits.
+        self._room: Bell | None = None
         #: True when the caller is gone or has cancelled.
         self._gone = False
         #: True when the client closed its websocket; the close itself is in the inbox, after what came before.
@@ -110,7 +110,7 @@ class Exchange:
 
     def wake(self) -> None:
         """Let a waiting sender look again."""
-        if self.window > 0 and not self.connection.is_paused:
+        if self.window > 0 and not self.connection.is_paused and self._room is not None:
             self._room.ring()
 
     @property
@@ -125,7 +125,8 @@ class Exchange:
 
     def release(self) -> None:
         """Let a waiting sender go on although there is no room: the caller is gone."""
-        self._room.ring()
+        if self._room is not None:
+            self._room.ring()
 
     def on_cancel(self) -> None:
         """The caller does not wait any more (it cancelled, or is gone)."""
@@ -145,6 +146,8 @@ class Exchange:
             and not self._gone
             and not self.is_closed
         ):
+            if self._room is None:
+                self._room = Bell(connection.loop)
             await self._room.wait()
 
     def _last(self, frame: bytes) -> None:
@@ -222,8 +225,8 @@ class HttpExchange(Exchange):
         #: Body parts or websocket messages that user code has not taken: (data, flags).
         self.inbox: deque[tuple[bytes, int]] = deque()
         self.has_started = False
-        #: Rings when something arrived, or nothing more will.
-        self._arrival = Bell(connection.loop)
+        #: Rings when something arrived, or nothing more will; made by the first that waits.
+        self._arrival: Bell | None = None
         #: Window bytes that user code has taken and the caller was not told of.
         self._taken = 0
         #: What is left of a complete answer that is larger than the window.
@@ -238,20 +241,26 @@ class HttpExchange(Exchange):
         if flags & _CLOSE:
             self.is_closed = True
             self.release()
-        self._arrival.ring()
+        if self._arrival is not None:
+            self._arrival.ring()
 
     async def wait_inbox(self) -> bool:
         """Wait for a part or message; False when there will be none."""
         while not self.inbox:
             if self._gone or not self.more:
                 return False
-            await self._arrival.wait()
+            await self._wait_arrival()
         return True
 
     async def wait_gone(self) -> None:
         """Wait until nobody waits for the answer any more, or it was sent."""
         while not self._gone and not self.is_ended:
-            await self._arrival.wait()
+            await self._wait_arrival()
+
+    async def _wait_arrival(self) -> None:
+        if self._arrival is None:
+            self._arrival = Bell(self.connection.loop)
+        await self._arrival.wait()
 
     def take(self) -> tuple[bytes, int]:
         """Return the next part or message and let the caller send as much more."""
@@ -273,12 +282,14 @@ class HttpExchange(Exchange):
 
     def mark_gone(self) -> None:
         super().mark_gone()
-        self._arrival.ring()
+        if self._arrival is not None:
+            self._arrival.ring()
 
     def _last(self, frame: bytes) -> None:
         super()._last(frame)
         # Whoever waits for the client's disconnect hears of the end.
-        self._arrival.ring()
+        if self._arrival is not None:
+            self._arrival.ring()
 
     # ---- the answer
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from trygon.dataplane.messages import HttpMeta
+from trygon.dataplane.results import from_json
 
 __all__ = ["HttpRequest", "http_scope", "websocket_scope"]
 
@@ -84,6 +85,12 @@ class HttpRequest(Request):
         super().__init__(scope, receive)
         if body is not None:
             self._body = body
+
+    async def json(self) -> Any:
+        """Return the body as JSON."""
+        if not hasattr(self, "_json"):
+            self._json = from_json(await self.body())
+        return self._json
 
     def __reduce__(self) -> tuple[Any, ...]:
         body = getattr(self, "_body", None)

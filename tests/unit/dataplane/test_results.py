@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trygon.dataplane.results import HeaderError, convert, header_block, plain, to_json
+from trygon.dataplane.results import HeaderError, convert, from_json, header_block, plain, to_json
 
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -34,6 +34,35 @@ def finite(value: Any) -> Any:
 @given(plain_values)
 def test_plain_values_survive(value: Any) -> None:
     assert finite(value) == json.loads(to_json(value))
+
+
+def outcome(function: Any, body: bytes) -> str:
+    try:
+        return repr(function(body))
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@given(plain_values, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]), st.booleans())
+def test_a_body_is_read_as_the_standard_library_reads_it(value: Any, encoding: str, is_ascii: bool) -> None:
+    body = json.dumps(value, ensure_ascii=is_ascii).encode(encoding, "surrogatepass")
+
+    assert outcome(json.loads, body) == outcome(from_json, body)
+
+
+@given(
+    st.binary(max_size=40)
+    | st.text(alphabet='[]{}",:0123456789.eE+-truefalsn \\ud8', max_size=40).map(str.encode)
+)
+def test_a_broken_body_is_the_standard_librarys_error(body: bytes) -> None:
+    assert outcome(json.loads, body) == outcome(from_json, body)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999", "NaN", "-Infinity", '"\\ud800"', "123456789012345678901234567890", '{"a":1,"a":2}']
+)
+def test_the_odd_forms_are_read_too(text: str) -> None:
+    assert repr(json.loads(text)) == repr(from_json(text.encode()))
 
 
 @given(plain_values)
