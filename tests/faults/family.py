@@ -8,6 +8,7 @@ import os
 import psutil
 
 from tests.waiting import wait_until
+from trygon.serve.session import current_session
 
 
 def pids(kind: str) -> set[int]:
@@ -21,6 +22,19 @@ def pids(kind: str) -> set[int]:
                 and process.status() != psutil.STATUS_ZOMBIE
                 and process.environ().get("TRYGON_HOME") == os.environ["TRYGON_HOME"]
             ):
+                found.add(process.pid)
+    return found
+
+
+def of_session(kind: str) -> set[int]:
+    """Return the live processes of a kind of the instance that this process is connected to."""
+    session = current_session()
+    assert session is not None
+    found = set()
+    for process in psutil.Process(session.instance.record.pid).children(recursive=True):
+        # One that ends while it is looked at is none.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name().startswith(f"trygon-{kind}"[:15]):
                 found.add(process.pid)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -10,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import psutil
 
+from tests.faults.family import of_session
 from tests.faults.fault_apps import Victim
 from tests.waiting import wait_until
 from trygon import serve
@@ -67,18 +66,6 @@ class Witness:
         wait_until(lambda: self.checked > seen + 3, "more checks", timeout_s=20)
 
 
-def processes(kind: str) -> set[int]:
-    session = current_session()
-    assert session is not None
-    top = psutil.Process(session.instance.record.pid)
-    found = set()
-    for process in top.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith(f"trygon-{kind}"[:15]):
-                found.add(process.pid)
-    return found
-
-
 def test_running_means_that_a_request_succeeds_during_deploys_kills_and_redeploys(url: str) -> None:
     witness = Witness(url)
     with witness.watching():
@@ -87,14 +74,14 @@ def test_running_means_that_a_request_succeeds_during_deploys_kills_and_redeploy
         serve.run(Victim.bind())
         witness.wait_for_more()
         for _ in range(3):
-            (replica,) = processes("replica")
+            (replica,) = of_session("replica")
             os.kill(replica, signal.SIGKILL)
-            wait_until(lambda gone=replica: processes("replica") - {gone}, "a new replica")
+            wait_until(lambda gone=replica: of_session("replica") - {gone}, "a new replica")
             witness.wait_for_more()
-        (ingress,) = processes("ingress")
+        (ingress,) = of_session("ingress")
         os.kill(ingress, signal.SIGKILL)
         witness.wait_for_more()
-        (controller,) = processes("controller")
+        (controller,) = of_session("controller")
         os.kill(controller, signal.SIGKILL)
         witness.wait_for_more()
 
@@ -104,7 +91,7 @@ def test_running_means_that_a_request_succeeds_during_deploys_kills_and_redeploy
 
 def test_a_missing_ingress_is_no_running_application(url: str) -> None:
     serve.run(Victim.bind())
-    (ingress,) = processes("ingress")
+    (ingress,) = of_session("ingress")
     session = current_session()
     assert session is not None
     supervisor = session.instance.record.supervisor_pid
@@ -126,25 +113,25 @@ def test_a_missing_ingress_is_no_running_application(url: str) -> None:
 
 def test_a_restarted_controller_says_running_from_its_first_answer_on(url: str) -> None:
     serve.run(Victim.options(num_replicas=2).bind())
-    replicas = processes("replica")
+    replicas = of_session("replica")
 
     told = []
     for _ in range(5):
-        (controller,) = processes("controller")
+        (controller,) = of_session("controller")
         os.kill(controller, signal.SIGKILL)
         # The call waits in the link for the next controller, whose first answer it is.
         found = serve.status()
         told.append((found.applications["default"].status, *found.proxies.values()))
-        wait_until(lambda gone=controller: processes("controller") - {gone}, "a new controller")
+        wait_until(lambda gone=controller: of_session("controller") - {gone}, "a new controller")
 
     assert [("RUNNING", "HEALTHY")] * 5 == told
-    assert replicas == processes("replica")
+    assert replicas == of_session("replica")
 
 
 def test_a_restarted_controller_still_tells_of_an_ingress_that_is_missing(url: str) -> None:
     serve.run(Victim.bind())
-    (ingress,) = processes("ingress")
-    (controller,) = processes("controller")
+    (ingress,) = of_session("ingress")
+    (controller,) = of_session("controller")
     session = current_session()
     assert session is not None
 

@@ -12,34 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
+from tests.faults.family import of_session
 from tests.faults.fault_apps import Victim
 from tests.faults.store_kills import run_rounds
 from tests.waiting import wait_until
 from trygon import serve
 from trygon.client.instance import connect_or_start
 from trygon.errors import InstanceError
-from trygon.serve.session import current_session
 from trygon.spec.instance import InstanceConfig
 
 UNLIMITED = resource.RLIM_INFINITY
 
 
 def controller_pid() -> int:
-    session = current_session()
-    assert session is not None
-
-    def found() -> int | None:
-        for process in psutil.Process(session.instance.record.pid).children(recursive=True):
-            # One that ends while it is looked at is none.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name().startswith("trygon-control"):
-                    return process.pid
-        return None
-
-    return wait_until(found, "the controller's process")  # type: ignore[return-value]
+    return wait_until(lambda: next(iter(of_session("controller")), 0), "the controller's process")
 
 
 def test_kills_in_the_middle_of_saving_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:

@@ -160,8 +160,7 @@ class Batcher:
             if task is not None:
                 self.running.pop(task, None)
             self.queue.finish(len(batch), ended - began, ended)
-            # After the callers, who were told before: what is counted can wait for them.
-            self.loop.call_soon(self._report, batch, taken_at, ended - began)
+            self._report(batch, taken_at, ended - began)
             self._look_soon()
 
     def _report(self, batch: list[CallItem], taken_at: float, execution_s: float) -> None:

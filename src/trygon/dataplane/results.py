@@ -116,7 +116,10 @@ def convert(value: Any) -> tuple[bytes, bytes]:
 
 
 def from_json(body: bytes) -> Any:
-    """Return what `json.loads` returns, four times as fast for what is plain JSON in UTF-8.
+    """Return what `json.loads` returns, faster for what is plain JSON in UTF-8.
+
+    Measured: a row of 13 numbers 0.4 instead of 4.0 us, 2 kB of text 0.6 instead of 3.1, of text that is not ASCII 2.7
+    instead of 6.5. A body with NaN is tried twice: 5.2 instead of 4.1.
 
     Raises:
         ValueError: The body is no JSON, as `json.loads` says it.

@@ -13,8 +13,8 @@ __all__ = ["WRITE_HIGH_WATER_BYTES", "FrameConnection"]
 WRITE_HIGH_WATER_BYTES = 1024 * 1024
 
 #: Frames that wait for the end of a turn before they leave in the middle of it. The peer then works on them on
-#: another processor meanwhile: 1.2 times the throughput of an echo and of a batched model at 64 connections;
-#: 4, 8 and 16 made no difference (bench/results/echo.md, batching.md).
+#: another processor meanwhile: 1.2 times the throughput of an echo at 64 connections on two processors, in 14
+#: seconds of each in turn; 4 and 16 gave the same.
 _MAX_GATHERED = 8
 
 _unpack = HEADER.unpack_from

@@ -34,10 +34,12 @@ def test_a_request_is_counted_in_the_ingress_the_caller_and_each_replica(admin: 
     found = wait_for(
         admin,
         lambda s: (
+            # Each process publishes at a time of its own.
             value(s, "trygon_deployment_requests_total", deployment="Stock") == 3
+            and value(s, "trygon_deployment_requests_total", deployment="Shop") == 4
             and value(s, "trygon_num_http_requests_total") >= 5
         ),
-        "the numbers of three requests",
+        "the numbers of the requests, of both replicas and the ingress",
     )
 
     http = {"route": "/shop", "application": "shop", "method": "GET"}
